@@ -1,0 +1,1 @@
+"""What runs beside Envoy in a router pod."""

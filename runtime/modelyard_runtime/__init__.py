@@ -1,0 +1,1 @@
+"""The data plane: the generic server that runs in model pods."""

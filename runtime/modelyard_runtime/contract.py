@@ -1,0 +1,148 @@
+"""What the control plane and the data plane must agree on: the only module of the runtime that the operator imports.
+
+Names of environment variables, ports, paths, headers and the form of termination messages. Standard library only, so
+that importing it costs nothing and drags nothing in.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+
+__all__ = [
+    "ANNOTATION_ROUTER_VERSION",
+    "FORMATS",
+    "HEADER_PREDICTION_ID",
+    "HEADER_VARIANT",
+    "HTTP_PORT",
+    "METRICS_PATH",
+    "PATH_LIVE",
+    "PATH_READY",
+    "PATH_SERVING",
+    "PVC_MOUNT",
+    "ROUTER_CONFIG_MOUNT",
+    "ROUTER_HTTP_PORT",
+    "ROUTER_RUN_MOUNT",
+    "ROUTER_SIDECAR_PORT",
+    "SCHEMES",
+    "TERMINATION_LOG",
+    "VOLUME_MOUNT",
+    "Env",
+    "Failure",
+    "FailureReason",
+    "FetchReport",
+    "RouterFile",
+    "RouterPath",
+    "parse_termination_message",
+]
+
+FORMATS = ("linear", "logistic", "sklearn")
+SCHEMES = ("file", "pvc", "https")
+
+HTTP_PORT = 8080
+METRICS_PATH = "/metrics"
+PATH_LIVE = "/health/live"
+PATH_READY = "/health/ready"  # for routers and balancers: fails at once at SIGTERM
+PATH_SERVING = "/health/serving"  # for the kubelet: green while draining
+
+VOLUME_MOUNT = "/mnt/model"  # an emptyDir that the init container fills: `artifact/` and `artifact.json`
+PVC_MOUNT = "/mnt/claim"  # where a pvc:// claim is mounted, read-only, in the init container
+TERMINATION_LOG = "/dev/termination-log"
+
+ROUTER_HTTP_PORT = 8080
+ROUTER_SIDECAR_PORT = 9902
+ROUTER_CONFIG_MOUNT = "/etc/modelyard/router"  # the ConfigMap NAME-router
+ROUTER_RUN_MOUNT = "/run/modelyard"  # an emptyDir that Envoy and its sidecar share
+ANNOTATION_ROUTER_VERSION = "modelyard.dev/router-version"  # patched on router pods: the kubelet then refreshes the volume at once
+
+HEADER_VARIANT = "x-modelyard-variant"
+HEADER_PREDICTION_ID = "x-modelyard-prediction-id"
+
+
+class RouterFile(StrEnum):
+    """Keys of the ConfigMap NAME-router, and so the names of files in its volume."""
+
+    BOOTSTRAP = "bootstrap.json"
+    CDS = "cds.json"
+    RDS = "rds.json"
+    BUCKETS = "buckets.json"
+    VERSION = "version"
+
+
+class RouterPath(StrEnum):
+    """Routes of the sidecar on ROUTER_SIDECAR_PORT."""
+
+    APPLIED = "/applied"  # {"version": str | null, "error": str | null}: what Envoy has acknowledged
+    DRAIN = "/drain"  # the preStop hook: answers once Envoy's connections have ended
+    STARTED = "/started"  # 200 once Envoy's files are written
+    METRICS = "/metrics"  # Envoy's statistics in Prometheus' form
+
+
+class Env(StrEnum):
+    """Environment variables of the runtime and of the router's sidecar. Durations are seconds, sizes bytes."""
+
+    MODEL_NAME = "MODELYARD_MODEL_NAME"
+    MODEL_URI = "MODELYARD_MODEL_URI"
+    MODEL_FORMAT = "MODELYARD_MODEL_FORMAT"
+    MODEL_VERSION = "MODELYARD_MODEL_VERSION"
+    MODEL_DIGEST = "MODELYARD_MODEL_DIGEST"
+    MODEL_DIR = "MODELYARD_MODEL_DIR"
+    CACHE_TTL = "MODELYARD_CACHE_TTL"
+    CACHE_MAX_BYTES = "MODELYARD_CACHE_MAX_BYTES"
+    MAX_BODY_BYTES = "MODELYARD_MAX_BODY_BYTES"
+    TIMEOUT = "MODELYARD_TIMEOUT"
+    DRAIN_DELAY = "MODELYARD_DRAIN_DELAY"
+    HOST = "MODELYARD_HOST"  # the address to listen on; 0.0.0.0 unless given
+    DNS = "MODELYARD_DNS"  # ADDRESS:PORT of the resolver that Envoy asks; the machine's own unless given
+    TERMINATION_LOG = "MODELYARD_TERMINATION_LOG"  # the file for the termination message, where it is not TERMINATION_LOG
+
+
+class FailureReason(StrEnum):
+    """Why a model did not come up; the same words stand in the ModelDeployment's conditions."""
+
+    ARTIFACT_NOT_FOUND = "ArtifactNotFound"
+    ACCESS_DENIED = "AccessDenied"
+    DIGEST_MISMATCH = "DigestMismatch"
+    UNSAFE_ARTIFACT = "UnsafeArtifact"
+    UNKNOWN_FORMAT = "UnknownFormat"
+    LOAD_FAILED = "LoadFailed"
+    WARMUP_FAILED = "WarmupFailed"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """The termination message of a container that gave up: a reason, and what to do about it."""
+
+    reason: str
+    message: str
+
+    def to_json(self) -> str:
+        """Return the message, short enough for the 4096 bytes that Kubernetes keeps."""
+        return json.dumps({"reason": self.reason, "message": self.message[:3000]})[:4096]
+
+
+@dataclass(frozen=True)
+class FetchReport:
+    """The termination message of an init container that succeeded: what was fetched."""
+
+    uri: str
+    digest: str
+    format: str
+    version: str
+    bytes: int
+
+    def to_json(self) -> str:
+        """Return the report as one JSON object."""
+        return json.dumps(asdict(self))
+
+
+def parse_termination_message(text: str) -> Failure | FetchReport | None:
+    """Read a termination message; None for one that is not ours (empty, or the kubelet's own words)."""
+    try:
+        data = json.loads(text)
+        if "reason" in data:
+            return Failure(reason=str(data["reason"]), message=str(data["message"]))
+        return FetchReport(**data)
+    except (ValueError, TypeError, KeyError):
+        return None
