@@ -1,0 +1,404 @@
+"""The router's configuration files: one ABTest's split, written as Envoy reads it.
+
+Three files are Envoy's: the bootstrap (listener and admin socket, the same for every spec), the clusters (one per
+variant) and the routes (the split). A shift changes the routes alone, so it costs Envoy neither a connection nor a
+health check.
+
+Which route takes a request, in this order:
+
+1. the override header names a variant: that variant. A value that names none is ignored, so that a stale bookmark still
+   gets an answer;
+2. no key, or an empty one: a random variant by weight, for each request anew;
+3. the split: `xxh64("SALT:KEY") % 10000` in the bucket map.
+
+Each route says in its metadata `modelyard` under which epoch and by which of these rules it answered.
+
+What depends on the pod stands in the bootstrap as a placeholder, `${MODELYARD_HOST}` or `${MODELYARD_RUN}`; the sidecar
+fills it in.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from typing import Any, Final
+
+from modelyard_runtime.contract import (
+    HEADER_PREDICTION_ID,
+    HEADER_VARIANT,
+    PATH_READY,
+    ROUTER_HTTP_PORT,
+    ROUTER_RUN_MOUNT,
+    RouterFile,
+)
+
+from modelyard_operator.experiment.buckets import Segment, sizes, to_json
+
+__all__ = ["HOST_PLACEHOLDER", "RUN_PLACEHOLDER", "RouterConfig", "Upstream", "envoy_command", "render_router_files"]
+
+HOST_PLACEHOLDER = "${MODELYARD_HOST}"  # the address to listen on
+RUN_PLACEHOLDER = "${MODELYARD_RUN}"  # the folder that Envoy and its sidecar share
+
+_ROUTER = "router"  # names the listener, the route configuration and the prefix of Envoy's statistics
+_API = "type.googleapis.com/envoy"
+_HEADER_NAME = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]{1,128}")
+# Names that the connection itself or Envoy owns: by the time of routing they do not hold what the client sent.
+_RESERVED_HEADERS: Final = frozenset(
+    (
+        *("host", "connection", "content-length", "transfer-encoding", "te", "trailer", "upgrade", "keep-alive"),
+        *("proxy-connection", "expect", "cookie", "x-request-id", "x-forwarded-for", "x-forwarded-proto"),
+    )
+)
+
+_Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Upstream:
+    """Where the pods of one variant are: a host that resolves to their addresses, and the time an answer may take."""
+
+    variant: str
+    host: str
+    port: int
+    timeout_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class RouterConfig:
+    """The split of one ABTest.
+
+    `header` names the request header that holds a user's key, `override_header` the one that forces a variant, if any.
+    `upstreams` holds every variant, those without a bucket too: they can be forced, and are warm when they get weight.
+    """
+
+    name: str
+    epoch: int
+    salt: str
+    header: str
+    override_header: str | None
+    upstreams: tuple[Upstream, ...]
+    buckets: tuple[Segment, ...]
+
+
+def envoy_command() -> list[str]:
+    """Return the command line of the Envoy container; the caller adds `--concurrency`.
+
+    Drain strategy `immediate`: from the start of a drain every answer closes its connection, so the drain is as short
+    as the clients' next requests allow. The sidecar decides when it is over, hence the long drain time.
+    """
+    return [
+        "envoy",
+        *("-c", f"{ROUTER_RUN_MOUNT}/{RouterFile.BOOTSTRAP}"),
+        "--disable-hot-restart",
+        *("--drain-strategy", "immediate"),
+        *("--drain-time-s", "3600"),
+        *("--log-level", "warning"),
+    ]
+
+
+def render_router_files(config: RouterConfig) -> dict[str, str]:
+    """Return the data of the ConfigMap NAME-router: RouterFile -> content, the same for the same config.
+
+    `version` is 12 hex digits of a hash over bootstrap, clusters and routes, and also stands in both of Envoy's dynamic
+    files: so that a reader can tell that they belong together, and Envoy says which it took.
+
+    Raises:
+        ValueError: a header name or salt that Envoy could not use as meant, a bucket map without a total of 10000 or
+            with a variant that has no upstream, or an upstream that is no address.
+
+    """
+    header, override = _validated(config)
+    bootstrap = _bootstrap(config.name)
+    clusters = [_cluster(upstream) for upstream in sorted(config.upstreams, key=lambda u: u.variant)]
+    routes = [_route_configuration(config, header, override)]
+    version = hashlib.sha256(_json([bootstrap, clusters, routes]).encode()).hexdigest()[:12]
+    return {
+        RouterFile.BOOTSTRAP.value: _json(bootstrap),
+        RouterFile.CDS.value: _json({"version_info": version, "resources": clusters}),
+        RouterFile.RDS.value: _json({"version_info": version, "resources": routes}),
+        RouterFile.BUCKETS.value: to_json(config.buckets),
+        RouterFile.VERSION.value: version,
+    }
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"))
+
+
+def _validated(config: RouterConfig) -> tuple[str, str | None]:
+    """Return the two header names in lower case, as Envoy compares them, or raise ValueError."""
+    header = _header_name(config.header)
+    override = None if config.override_header is None else _header_name(config.override_header)
+    if header in (override, HEADER_VARIANT):
+        raise ValueError(f"the header {header!r} can't both force a variant and identify a user")
+    if not config.salt or not config.salt.isprintable():
+        raise ValueError(f"the salt {config.salt!r} is empty or holds control characters: use printable ones")
+    variants = [upstream.variant for upstream in config.upstreams]
+    if len(set(variants)) != len(variants) or not all(variants):
+        raise ValueError(f"each variant needs a name of its own: {variants}")
+    for upstream in config.upstreams:
+        if not upstream.host or not 0 < upstream.port < 65536 or not upstream.timeout_seconds > 0:
+            raise ValueError(f"not an address with a positive timeout: {upstream}")
+    if unknown := sizes(config.buckets).keys() - set(variants):
+        raise ValueError(f"the bucket map names variants that have no upstream: {', '.join(sorted(unknown))}")
+    return header, override
+
+
+def _header_name(name: str) -> str:
+    lower = name.lower()
+    if not _HEADER_NAME.fullmatch(lower):
+        raise ValueError(f"{name!r} is not the name of an HTTP header: use letters, digits and dashes")
+    if lower in _RESERVED_HEADERS or lower == HEADER_PREDICTION_ID or lower.startswith("x-envoy-"):
+        raise ValueError(f"the header {name!r} does not reach the router as the client sent it: use another one")
+    return lower
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.3f}s"
+
+
+# --- routes ---
+
+
+def _route_configuration(config: RouterConfig, header: str, override: str | None) -> _Json:
+    timeouts = {upstream.variant: upstream.timeout_seconds for upstream in config.upstreams}
+    routes: list[_Json] = []
+    if override is not None:
+        for variant in sorted(timeouts):
+            match = {"name": override, "string_match": {"exact": variant}}
+            routes.append(_route(config, "override", match, {"cluster": variant}, timeouts[variant]))
+    longest = max(timeouts[segment.variant] for segment in config.buckets)
+    keyless = {"name": header, "string_match": {"exact": ""}, "treat_missing_header_as_empty": True}
+    by_weight = tuple(Segment(variant, size) for variant, size in sorted(sizes(config.buckets).items()))
+    routes.append(_route(config, "random", keyless, _split(by_weight, timeouts, longest), longest))
+    # `^` rather than a pattern for the whole value: it holds for any bytes, also those that are not UTF-8.
+    salting = {"pattern": {"regex": "^"}, "substitution": config.salt.replace("\\", "\\\\") + ":"}
+    split = _split(config.buckets, timeouts, longest)
+    split["weighted_clusters"]["use_hash_policy"] = True
+    split["hash_policy"] = [{"header": {"header_name": header, "regex_rewrite": salting}, "terminal": True}]
+    routes.append(_route(config, "split", None, split, longest))
+    removed = {HEADER_VARIANT, HEADER_PREDICTION_ID, *([override] if override else [])}
+    return {
+        "@type": f"{_API}.config.route.v3.RouteConfiguration",
+        "name": _ROUTER,
+        "virtual_hosts": [{"name": _ROUTER, "domains": ["*"], "routes": routes}],
+        "request_headers_to_remove": sorted(removed),
+        # Overwritten: neither a client nor a model can forge who answered, or under which id rewards are joined.
+        "response_headers_to_add": [
+            _overwrite(HEADER_VARIANT, "%UPSTREAM_CLUSTER_RAW%"),
+            _overwrite(HEADER_PREDICTION_ID, "%STREAM_ID%"),
+        ],
+    }
+
+
+def _route(config: RouterConfig, rule: str, header_match: _Json | None, action: _Json, timeout: float) -> _Json:
+    match: _Json = {"prefix": "/"}
+    if header_match:
+        match["headers"] = [header_match]
+    return {
+        "match": match,
+        "metadata": {"filter_metadata": {"modelyard": {"epoch": config.epoch, "rule": rule}}},
+        "route": {
+            **action,
+            "timeout": _duration(timeout),
+            # Envoy's own limit on silence (5 min) would cut a longer timeout short.
+            "idle_timeout": _duration(max(300.0, timeout + 30)),
+            "retry_policy": {
+                # Only where the model can't have seen the request: a prediction is never computed or counted twice.
+                "retry_on": "connect-failure,refused-stream,reset-before-request",
+                "num_retries": 3,
+                "retry_back_off": {"base_interval": "0.025s", "max_interval": "0.250s"},
+                "retry_host_predicate": [
+                    {
+                        "name": "envoy.retry_host_predicates.previous_hosts",
+                        "typed_config": {
+                            "@type": f"{_API}.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"
+                        },
+                    }
+                ],
+                "host_selection_retry_max_attempts": "5",
+            },
+        },
+    }
+
+
+def _split(segments: tuple[Segment, ...], timeouts: dict[str, float], longest: float) -> _Json:
+    """Return weighted clusters in bucket order; Envoy takes a name more than once."""
+    clusters: list[_Json] = []
+    for segment in segments:
+        cluster: _Json = {"name": segment.variant, "weight": segment.size}
+        if timeouts[segment.variant] != longest:
+            # A route has one timeout for all its clusters. This header, which Envoy takes from nobody outside, shortens
+            # it for one variant and does not leave the router.
+            milliseconds = str(round(timeouts[segment.variant] * 1000))
+            mutation = {"append": _overwrite("x-envoy-upstream-rq-timeout-ms", milliseconds)}
+            cluster["typed_per_filter_config"] = {
+                "envoy.filters.http.header_mutation": {
+                    "@type": f"{_API}.extensions.filters.http.header_mutation.v3.HeaderMutationPerRoute",
+                    "mutations": {"request_mutations": [mutation]},
+                }
+            }
+        clusters.append(cluster)
+    return {"weighted_clusters": {"clusters": clusters}}
+
+
+def _overwrite(key: str, value: str) -> _Json:
+    return {"header": {"key": key, "value": value}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
+
+
+# --- clusters ---
+
+
+def _cluster(upstream: Upstream) -> _Json:
+    address = {"socket_address": {"address": upstream.host, "port_value": upstream.port}}
+    # No limits of Envoy's own: the models' queues answer 429, and a breaker would turn one arm's load into its errors.
+    unlimited = {"max_connections": 1_000_000, "max_pending_requests": 1_000_000, "max_requests": 1_000_000}
+    return {
+        "@type": f"{_API}.config.cluster.v3.Cluster",
+        "name": upstream.variant,
+        "cluster_type": {
+            "name": "envoy.cluster.dns",
+            "typed_config": {
+                "@type": f"{_API}.extensions.clusters.dns.v3.DnsCluster",
+                "dns_lookup_family": "V4_PREFERRED",
+                "dns_refresh_rate": "1s",
+                "dns_failure_refresh_rate": {"base_interval": "1s", "max_interval": "2s"},
+            },
+        },
+        "load_assignment": {
+            "cluster_name": upstream.variant,
+            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address}}]}],
+        },
+        "connect_timeout": "1s",
+        # An address that left the DNS may soon be another model's: it is dropped even while it still answers.
+        "ignore_health_on_host_removal": True,
+        "lb_policy": "LEAST_REQUEST",
+        "common_lb_config": {
+            "healthy_panic_threshold": {"value": 0},
+            "update_merge_window": "0s",  # a host that fails its check is out at once, not up to a second later
+        },
+        "circuit_breakers": {"thresholds": [{**unlimited, "max_retries": 1_000_000}]},
+        "health_checks": [
+            {
+                "http_health_check": {"path": PATH_READY},
+                "interval": "1s",
+                "no_traffic_interval": "1s",
+                "no_traffic_healthy_interval": "1s",
+                "timeout": "2s",
+                "healthy_threshold": 1,
+                # For silence only, which may be load: any answer but 200 takes the host out at the first check.
+                "unhealthy_threshold": 3,
+            }
+        ],
+        "typed_extension_protocol_options": {
+            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+                "@type": f"{_API}.extensions.upstreams.http.v3.HttpProtocolOptions",
+                "explicit_http_config": {"http_protocol_options": {}},
+                # Below the 5 s after which servers usually close an idle connection: Envoy must be the first to let go,
+                # or a request meets a connection that is being closed.
+                "common_http_protocol_options": {"idle_timeout": "4s"},
+            }
+        },
+    }
+
+
+# --- bootstrap ---
+
+
+def _bootstrap(name: str) -> _Json:
+    return {
+        "node": {"id": name, "cluster": name},
+        "admin": {"address": {"pipe": {"path": f"{RUN_PLACEHOLDER}/admin.sock"}}},
+        "dynamic_resources": {"cds_config": _file_source(RouterFile.CDS)},
+        "static_resources": {
+            "listeners": [
+                {
+                    "name": _ROUTER,
+                    "address": {"socket_address": {"address": HOST_PLACEHOLDER, "port_value": ROUTER_HTTP_PORT}},
+                    "filter_chains": [{"filters": [_connection_manager()]}],
+                }
+            ]
+        },
+        "overload_manager": {
+            "resource_monitors": [
+                {
+                    "name": "envoy.resource_monitors.global_downstream_max_connections",
+                    "typed_config": {
+                        "@type": f"{_API}.extensions.resource_monitors.downstream_connections.v3."
+                        "DownstreamConnectionsConfig",
+                        "max_active_downstream_connections": "50000",
+                    },
+                }
+            ]
+        },
+    }
+
+
+def _file_source(file: RouterFile) -> _Json:
+    """Return a source that rereads a file when it is renamed into place.
+
+    Each file has a folder of its own: Envoy rereads a file at any rename in the folder that it watches.
+    """
+    folder = f"{RUN_PLACEHOLDER}/{file.value.removesuffix('.json')}"
+    source = {"path": f"{folder}/{file.value}", "watched_directory": {"path": folder}}
+    # Wait for a first configuration as long as it takes: a listener without routes would answer 404.
+    return {"path_config_source": source, "resource_api_version": "V3", "initial_fetch_timeout": "0s"}
+
+
+def _connection_manager() -> _Json:
+    filters = "envoy.filters.http"
+    extensions = f"{_API}.extensions.filters"
+    return {
+        "name": "envoy.filters.network.http_connection_manager",
+        "typed_config": {
+            "@type": f"{extensions}.network.http_connection_manager.v3.HttpConnectionManager",
+            "stat_prefix": _ROUTER,
+            "codec_type": "AUTO",
+            "rds": {"route_config_name": _ROUTER, "config_source": _file_source(RouterFile.RDS)},
+            # Nobody is inside (an empty list would mean all private addresses): every client's request id and Envoy's
+            # control headers are dropped, and its address goes to the end of x-forwarded-for.
+            "use_remote_address": True,
+            "internal_address_config": {"cidr_ranges": [{"address_prefix": "255.255.255.255", "prefix_len": 32}]},
+            "generate_request_id": True,
+            "preserve_external_request_id": False,
+            "server_header_transformation": "PASS_THROUGH",
+            "request_headers_timeout": "30s",
+            "common_http_protocol_options": {"idle_timeout": "300s"},
+            "local_reply_config": _local_replies(),
+            "http_filters": [
+                {
+                    "name": f"{filters}.header_mutation",
+                    "typed_config": {"@type": f"{extensions}.http.header_mutation.v3.HeaderMutation"},
+                },
+                {
+                    "name": f"{filters}.router",
+                    "typed_config": {"@type": f"{extensions}.http.router.v3.Router", "suppress_envoy_headers": True},
+                },
+            ],
+        },
+    }
+
+
+def _local_replies() -> _Json:
+    """Return what the router says when no model answered; by Envoy's response flags, the first match counts."""
+    variant = "variant %UPSTREAM_CLUSTER_RAW%"
+    replies = [
+        (["UH"], f"no ready pod of {variant}: see the status of its ModelDeployment, and try again", True),
+        (["UF"], f"no connection to a pod of {variant}: try again", True),
+        (["UC", "UR", "LR"], f"the connection to a pod of {variant} broke off before its answer: try again", True),
+        (["UO"], f"too many requests to {variant} at once: try again later", True),
+        (["UT"], f"{variant} gave no answer within its serving.limits.timeout", False),
+        (["NC", "NR"], "the router has no route for this request: see the conditions of its ABTest", False),
+    ]
+    mappers: list[_Json] = []
+    for flags, message, retry in replies:
+        mapper: _Json = {
+            "filter": {"response_flag_filter": {"flags": flags}},
+            "body_format_override": {"json_format": {"error": message}},
+        }
+        if retry:
+            mapper["headers_to_add"] = [_overwrite("retry-after", "1")]
+        mappers.append(mapper)
+    return {"mappers": mappers, "body_format": {"json_format": {"error": "%LOCAL_REPLY_BODY%"}}}
