@@ -1,0 +1,27 @@
+"""Real Kubernetes for tests and for hand work, on this very machine.
+
+`ControlPlane` needs no root; `Cluster` adds a node that runs pods, and does. `scripts/cluster` is the command.
+"""
+
+from __future__ import annotations
+
+from .api import Api, ApiError
+from .binaries import Binaries
+from .cluster import Cluster, down
+from .control_plane import ControlPlane
+from .errors import BuildFailed, ClusterError, CommandFailed, ComponentFailed, MissingPrerequisite, NotReady
+
+__all__ = [
+    "Api",
+    "ApiError",
+    "Binaries",
+    "BuildFailed",
+    "Cluster",
+    "ClusterError",
+    "CommandFailed",
+    "ComponentFailed",
+    "ControlPlane",
+    "MissingPrerequisite",
+    "NotReady",
+    "down",
+]
