@@ -23,6 +23,7 @@ __all__ = [
     "PVC_MOUNT",
     "ROUTER_CONFIG_MOUNT",
     "ROUTER_HTTP_PORT",
+    "ROUTER_READY_PATH",
     "ROUTER_RUN_MOUNT",
     "ROUTER_SIDECAR_PORT",
     "SCHEMES",
@@ -52,9 +53,12 @@ TERMINATION_LOG = "/dev/termination-log"
 
 ROUTER_HTTP_PORT = 8080
 ROUTER_SIDECAR_PORT = 9902
+ROUTER_READY_PATH = "/-/ready"  # on ROUTER_HTTP_PORT, answered by Envoy itself: the kubelet's readiness probe
 ROUTER_CONFIG_MOUNT = "/etc/modelyard/router"  # the ConfigMap NAME-router
 ROUTER_RUN_MOUNT = "/run/modelyard"  # an emptyDir that Envoy and its sidecar share
-ANNOTATION_ROUTER_VERSION = "modelyard.dev/router-version"  # patched on router pods: the kubelet then refreshes the volume at once
+ANNOTATION_ROUTER_VERSION = (
+    "modelyard.dev/router-version"  # patched on router pods: the kubelet then refreshes the volume at once
+)
 
 HEADER_VARIANT = "x-modelyard-variant"
 HEADER_PREDICTION_ID = "x-modelyard-prediction-id"
@@ -94,8 +98,11 @@ class Env(StrEnum):
     TIMEOUT = "MODELYARD_TIMEOUT"
     DRAIN_DELAY = "MODELYARD_DRAIN_DELAY"
     HOST = "MODELYARD_HOST"  # the address to listen on; 0.0.0.0 unless given
+    PORT = "MODELYARD_PORT"  # the port to listen on; HTTP_PORT unless given, any free one for 0
     DNS = "MODELYARD_DNS"  # ADDRESS:PORT of the resolver that Envoy asks; the machine's own unless given
-    TERMINATION_LOG = "MODELYARD_TERMINATION_LOG"  # the file for the termination message, where it is not TERMINATION_LOG
+    TERMINATION_LOG = (
+        "MODELYARD_TERMINATION_LOG"  # the file for the termination message, where it is not TERMINATION_LOG
+    )
 
 
 class FailureReason(StrEnum):
@@ -108,6 +115,7 @@ class FailureReason(StrEnum):
     UNKNOWN_FORMAT = "UnknownFormat"
     LOAD_FAILED = "LoadFailed"
     WARMUP_FAILED = "WarmupFailed"
+    OUT_OF_MEMORY = "OutOfMemory"
 
 
 @dataclass(frozen=True)

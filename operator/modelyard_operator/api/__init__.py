@@ -1,0 +1,1 @@
+"""ModelDeployment and ABTest as typed specs: the one source of crds/."""

@@ -1,0 +1,183 @@
+"""ModelDeployment: one model, served by a Deployment and a Service."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+from modelyard_runtime.contract import SCHEMES
+from pydantic import Field, PlainValidator, WithJsonSchema
+from pydantic_core import PydanticCustomError
+
+from modelyard_operator.api.schema import DurationString, Rule, Spec, between
+from modelyard_operator.api.status import Conditions
+
+__all__ = [
+    "Cache",
+    "Limits",
+    "Model",
+    "ModelDeploymentSpec",
+    "ModelDeploymentStatus",
+    "Resources",
+    "Serving",
+    "uri_scheme",
+]
+
+
+def uri_scheme(uri: str) -> str:
+    """Return the part before `://`, or an empty string."""
+    scheme, separator, _ = uri.partition("://")
+    return scheme if separator else ""
+
+
+def _is_complete(uri: str) -> bool:
+    scheme, _, rest = uri.partition("://")
+    if scheme == "file":
+        return rest.startswith("/") and len(rest) > 1
+    holder, _, path = rest.partition("/")
+    return bool(holder and path)
+
+
+_URI_RULES = (
+    Rule(
+        cel="self.startsWith('file://') || self.startsWith('pvc://') || self.startsWith('https://')",
+        check=lambda uri: uri_scheme(uri) in SCHEMES,
+        message="must start with file:///, pvc://CLAIM/ or https://HOST/: no other scheme is supported yet",
+    ),
+    Rule(
+        cel="!self.split('/').exists(part, part == '..')",
+        check=lambda uri: ".." not in uri.split("/"),
+        message="must not contain '..': write the path without it",
+    ),
+    Rule(
+        cel="self.matches('^file:///.+') || self.matches('^(pvc|https)://[^/]+/.+') || !self.matches('^(file|pvc|https)://')",
+        check=lambda uri: uri_scheme(uri) not in SCHEMES or _is_complete(uri),
+        message="must name a file or folder: file:///PATH, pvc://CLAIM/PATH or https://HOST/PATH",
+    ),
+)
+
+Uri = Annotated[str, Field(min_length=1, max_length=2048), *_URI_RULES]
+_QUANTITY = r"^[0-9]+(\.[0-9]+)?([numkMGTPE]|[KMGTPE]i)?$"
+
+
+def _quantity(value: object) -> str | int:
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    if isinstance(value, str) and len(value) <= 32 and re.match(_QUANTITY, value):
+        return value
+    raise PydanticCustomError("quantity", "must be a quantity of Kubernetes, such as 500m or 256Mi")
+
+
+Quantity = Annotated[
+    str | int,
+    PlainValidator(_quantity),
+    WithJsonSchema(
+        {
+            "anyOf": [{"type": "integer"}, {"type": "string"}],
+            "x-kubernetes-int-or-string": True,
+            "maxLength": 32,
+            "minimum": 0,
+            "pattern": _QUANTITY,
+        }
+    ),
+]
+Quantities = Annotated[dict[Annotated[str, Field(max_length=63)], Quantity], Field(max_length=16)]
+
+
+class Model(Spec):
+    """Which artifact is served, and under which name."""
+
+    uri: Uri = Field(
+        description="Where the artifact is: file:///PATH (in the image), pvc://CLAIM/PATH or https://HOST/PATH."
+    )
+    name: (
+        Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$")] | None
+    ) = Field(None, description="The served name, in paths and bodies; the name of the ModelDeployment unless given.")
+    format: Literal["linear", "logistic", "sklearn"] | None = Field(
+        None, description="How the artifact is loaded; found from its files unless given."
+    )
+    version: (
+        Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$")] | None
+    ) = Field(
+        None,
+        description="The version that answers carry; the first 12 hex digits of the artifact's digest unless given.",
+    )
+    digest: Annotated[str, Field(max_length=71, pattern=r"^sha256:[0-9a-f]{64}$")] | None = Field(
+        None, description="The digest that the artifact must have; another content is refused."
+    )
+
+
+class Cache(Spec):
+    """The prediction cache, used only by requests that ask for it (`use_cache`)."""
+
+    ttl: Annotated[DurationString, between("1ms", "24h")] = Field("5m", description="How long an answer is kept.")
+    max_bytes: int = Field(
+        16_777_216, ge=0, le=17_179_869_184, description="The most memory the cache takes; 0 turns it off."
+    )
+
+
+class Limits(Spec):
+    """What a single request may ask for."""
+
+    max_body_bytes: int = Field(
+        33_554_432, ge=1024, le=1_073_741_824, description="A larger body is answered with 413."
+    )
+    timeout: Annotated[DurationString, between("10ms", "1h")] = Field(
+        "30s", description="A request that takes longer is answered with 504."
+    )
+
+
+class Serving(Spec):
+    """How the runtime answers."""
+
+    cache: Cache = Field(
+        default_factory=Cache, description="The prediction cache, used only by requests that ask for it (`use_cache`)."
+    )
+    limits: Limits = Field(default_factory=Limits, description="What a single request may ask for.")
+    drain_delay: Annotated[DurationString, between("0s", "10m")] = Field(
+        "5s",
+        description="How long a pod goes on accepting requests after it was told to stop. "
+        "The grace period is this, plus the timeout, plus 10 s.",
+    )
+
+
+class Resources(Spec):
+    """Requests and limits of the runtime's container, as in a pod."""
+
+    requests: Quantities = Field(default_factory=dict, description="What the scheduler sets aside.")
+    limits: Quantities = Field(default_factory=dict, description="What the container may not pass.")
+
+
+class ModelDeploymentSpec(Spec):
+    """What a user asks for."""
+
+    model: Model = Field(description="Which artifact is served, and under which name.")
+    replicas: Annotated[int, Field(ge=0, le=1000)] | None = Field(
+        None, description="The number of pods; 1 unless given."
+    )
+    resources: Resources | None = Field(
+        None, description="Requests and limits of the runtime's container, as in a pod."
+    )
+    serving: Serving = Field(default_factory=Serving, description="How the runtime answers.")
+
+
+class ServedModel(Spec):
+    """The model that the ready pods serve."""
+
+    uri: Annotated[str, Field(max_length=2048)]
+    name: Annotated[str, Field(max_length=63)]
+    version: Annotated[str, Field(max_length=63)]
+    format: Annotated[str, Field(max_length=63)]
+    digest: Annotated[str, Field(max_length=71)]
+
+
+class ModelDeploymentStatus(Spec):
+    """What the operator observed."""
+
+    observed_generation: int | None = None
+    url: Annotated[str, Field(max_length=512)] | None = None
+    replicas: int | None = None
+    ready_replicas: int | None = None
+    selector: Annotated[str, Field(max_length=512)] | None = None
+    model: ServedModel | None = None
+    conditions: Conditions = ()

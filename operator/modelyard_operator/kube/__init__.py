@@ -1,0 +1,1 @@
+"""The few verbs on a real API server."""

@@ -1,0 +1,1 @@
+"""Pure functions from a spec to Kubernetes objects: no I/O, no clock."""

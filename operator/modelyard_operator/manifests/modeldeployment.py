@@ -1,0 +1,141 @@
+"""ModelDeployment -> Deployment, Service and headless Service."""
+
+from __future__ import annotations
+
+import math
+
+from modelyard_runtime.contract import HTTP_PORT, PATH_LIVE, PATH_SERVING, PVC_MOUNT, VOLUME_MOUNT, Env
+
+from modelyard_operator.api.modeldeployment import ModelDeploymentSpec, uri_scheme
+from modelyard_operator.api.schema import parse_duration
+from modelyard_operator.manifests.common import (
+    COMPONENT_RUNTIME,
+    CONTAINER_SECURITY,
+    Object,
+    deployment,
+    pod_security,
+    service,
+)
+from modelyard_operator.manifests.settings import Settings
+
+__all__ = ["FETCH_CONTAINER", "RUNTIME_CONTAINER", "render_model_deployment", "served_name"]
+
+FETCH_CONTAINER = "fetch"
+RUNTIME_CONTAINER = "runtime"
+_GRACE_MARGIN = 10.0
+
+
+def served_name(name: str, spec: ModelDeploymentSpec) -> str:
+    """Return the name under which a ModelDeployment's model is addressed."""
+    return spec.model.name or name
+
+
+def render_model_deployment(owner: Object, spec: ModelDeploymentSpec, settings: Settings) -> list[Object]:
+    """Return the children of a ModelDeployment, in the order in which they are applied.
+
+    Args:
+        owner: the live custom resource (its metadata and kind are used).
+        spec: its parsed spec.
+        settings: the installation's.
+    """
+    name = owner["metadata"]["name"]
+    return [
+        service(owner, COMPONENT_RUNTIME, name),
+        service(owner, COMPONENT_RUNTIME, f"{name}-pods", headless=True),
+        deployment(
+            owner,
+            COMPONENT_RUNTIME,
+            name,
+            replicas=1 if spec.replicas is None else spec.replicas,
+            pod_spec=_pod_spec(name, spec, settings),
+            port=HTTP_PORT,
+        ),
+    ]
+
+
+def _pod_spec(name: str, spec: ModelDeploymentSpec, settings: Settings) -> Object:
+    drain = parse_duration(spec.serving.drain_delay)
+    timeout = parse_duration(spec.serving.limits.timeout)
+    pod: Object = {
+        "initContainers": [_fetch_container(spec, settings)],
+        "containers": [_runtime_container(name, spec, settings)],
+        "volumes": [{"name": "model", "emptyDir": {}}, {"name": "tmp", "emptyDir": {}}],
+        "terminationGracePeriodSeconds": math.ceil(drain + timeout + _GRACE_MARGIN),
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "securityContext": pod_security(),
+    }
+    if uri_scheme(spec.model.uri) == "pvc":
+        claim = spec.model.uri.removeprefix("pvc://").partition("/")[0]
+        pod["volumes"].append({"name": "claim", "persistentVolumeClaim": {"claimName": claim, "readOnly": True}})
+    if settings.image_pull_secrets:
+        pod["imagePullSecrets"] = [{"name": secret} for secret in settings.image_pull_secrets]
+    return pod
+
+
+def _fetch_container(spec: ModelDeploymentSpec, settings: Settings) -> Object:
+    model = spec.model
+    command = ["python", "-m", "modelyard_runtime.artifacts", model.uri, "--to", VOLUME_MOUNT]
+    for flag, value in (("--digest", model.digest), ("--format", model.format), ("--version", model.version)):
+        if value is not None:
+            command += [flag, value]
+    mounts: list[Object] = [{"name": "model", "mountPath": VOLUME_MOUNT}, {"name": "tmp", "mountPath": "/tmp"}]  # noqa: S108 - the container's own
+    if uri_scheme(model.uri) == "pvc":
+        command += ["--claim-root", PVC_MOUNT]
+        mounts.append({"name": "claim", "mountPath": PVC_MOUNT, "readOnly": True})
+    return {
+        "name": FETCH_CONTAINER,
+        "image": settings.runtime_image,
+        "imagePullPolicy": settings.image_pull_policy,
+        "command": command,
+        "volumeMounts": mounts,
+        "securityContext": CONTAINER_SECURITY,
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+    }
+
+
+def _runtime_container(name: str, spec: ModelDeploymentSpec, settings: Settings) -> Object:
+    serving = spec.serving
+    env = {
+        Env.MODEL_NAME: served_name(name, spec),
+        Env.MODEL_DIR: VOLUME_MOUNT,
+        Env.CACHE_TTL: _number(parse_duration(serving.cache.ttl)),
+        Env.CACHE_MAX_BYTES: str(serving.cache.max_bytes),
+        Env.MAX_BODY_BYTES: str(serving.limits.max_body_bytes),
+        Env.TIMEOUT: _number(parse_duration(serving.limits.timeout)),
+        Env.DRAIN_DELAY: _number(parse_duration(serving.drain_delay)),
+    }
+    container: Object = {
+        "name": RUNTIME_CONTAINER,
+        "image": settings.runtime_image,
+        "imagePullPolicy": settings.image_pull_policy,
+        "command": ["python", "-m", "modelyard_runtime"],
+        "env": [{"name": str(key), "value": value} for key, value in env.items()],
+        "ports": [{"name": "http", "containerPort": HTTP_PORT, "protocol": "TCP"}],
+        # A model may load for as long as the rollout's deadline allows; the other probes begin when this one is green.
+        "startupProbe": _probe(PATH_SERVING, period=1, failures=600),
+        "readinessProbe": _probe(PATH_SERVING, period=2, failures=2),
+        "livenessProbe": _probe(PATH_LIVE, period=10, failures=3),
+        "volumeMounts": [
+            {"name": "model", "mountPath": VOLUME_MOUNT, "readOnly": True},
+            {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - the container's own
+        ],
+        "securityContext": CONTAINER_SECURITY,
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+    }
+    if spec.resources is not None:
+        container["resources"] = spec.resources.model_dump(by_alias=True)
+    return container
+
+
+def _probe(path: str, *, period: int, failures: int) -> Object:
+    return {
+        "httpGet": {"path": path, "port": "http"},
+        "periodSeconds": period,
+        "timeoutSeconds": 5,
+        "failureThreshold": failures,
+    }
+
+
+def _number(value: float) -> str:
+    return f"{value:g}"

@@ -1,0 +1,42 @@
+"""What an installation decides and a spec does not: images, addresses, sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+__all__ = ["Settings", "cluster_url"]
+
+
+def cluster_url(namespace: str, service: str) -> str:
+    """Return the address of a Service as pods of the cluster reach it."""
+    return f"http://{service}.{namespace}.svc"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings of one installation, the same for every object it renders."""
+
+    runtime_image: str
+    """Image of model pods: holds `python` and `modelyard_runtime`."""
+
+    router_image: str
+    """Image of the sidecar beside Envoy: holds `python` and `modelyard_router`."""
+
+    envoy_image: str
+    """Image that holds `envoy`, 1.36 or newer."""
+
+    image_pull_policy: str = "IfNotPresent"
+    image_pull_secrets: tuple[str, ...] = ()
+
+    cluster_domain: str = "cluster.local"
+    """The DNS suffix of Services; routers ask for full names, so that a resolver's search list costs nothing."""
+
+    router_replicas: int = 2
+    """Pods of each router: two, so that the loss of a node does not stop a test."""
+
+    router_concurrency: int = 1
+    """Envoy's worker threads in each router pod."""
+
+    service_url: Callable[[str, str], str] = cluster_url
+    """(namespace, Service) -> the address that status shows."""

@@ -1,0 +1,251 @@
+"""One ABTest, brought one step nearer to its spec."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from modelyard_runtime.contract import ANNOTATION_ROUTER_VERSION, RouterFile
+
+from modelyard_operator.api.abtest import ABTestSpec
+from modelyard_operator.api.modeldeployment import ModelDeploymentSpec
+from modelyard_operator.api.schema import InvalidManifest
+from modelyard_operator.experiment import buckets as bucket_maps
+from modelyard_operator.experiment.buckets import Segment
+from modelyard_operator.manifests.abtest import read_annotations, render_abtest, router_config, router_name
+from modelyard_operator.manifests.common import COMPONENT_ROUTER, LABEL_REVISION, selector_labels
+from modelyard_operator.manifests.modeldeployment import served_name
+from modelyard_operator.manifests.settings import Settings
+from modelyard_operator.reconcile.children import NameConflict, NamesakeLeaving, apply_children, find_children
+from modelyard_operator.reconcile.conditions import Verdict, condition_of, conditions_from, ready_from, write_status
+from modelyard_operator.reconcile.pods import failure_among, is_ready, of_revision
+from modelyard_operator.reconcile.verbs import Cluster, Object, Rejected
+
+__all__ = ["reconcile_abtest"]
+
+_SOON = 0.2
+_WAIT = 5.0
+
+
+class Blocked(Exception):
+    """The spec cannot be carried out as things are; whatever runs goes on running."""
+
+    def __init__(self, reason: str, message: str, *, look_again: float | None = None) -> None:
+        super().__init__(message)
+        self.reason, self.message, self.look_again = reason, message, look_again
+
+
+@dataclass(frozen=True)
+class Split:
+    """What the routers do, or did: kept in the ConfigMap and in status, so that each can restore the other."""
+
+    epoch: int = 0
+    buckets: tuple[Segment, ...] = ()
+    assignment: tuple[str, str] | None = None  # (header, salt); None where only the status was left
+
+
+@dataclass
+class Models:
+    """The ModelDeployments that the variants name."""
+
+    specs: dict[str, ModelDeploymentSpec] = field(default_factory=dict)
+    available: dict[str, bool] = field(default_factory=dict)
+    versions: dict[str, str | None] = field(default_factory=dict)
+
+
+async def reconcile_abtest(cluster: Cluster, settings: Settings, owner: Object, now: datetime) -> float | None:
+    """Render, apply, observe and report one ABTest.
+
+    Returns:
+        Seconds after which to look again, or None when the next event is soon enough.
+
+    Raises:
+        Unavailable: the cluster did not answer; nothing is lost, try again.
+    """
+    try:
+        return await _reconcile(cluster, settings, owner, now)
+    except InvalidManifest as error:
+        blocked = Blocked("InvalidSpec", str(error))
+    except NameConflict as conflict:
+        blocked = Blocked("NameConflict", str(conflict), look_again=30.0)
+    except NamesakeLeaving as leaving:
+        blocked = Blocked("NamesakeLeaving", str(leaving), look_again=1.0)
+    except Rejected as error:
+        blocked = Blocked("RouterRejected", f"the cluster refused it: {error}", look_again=60.0)
+    except Blocked as error:
+        blocked = error
+    await _report_blocked(cluster, owner, blocked, now)
+    return blocked.look_again
+
+
+async def _reconcile(cluster: Cluster, settings: Settings, owner: Object, now: datetime) -> float | None:
+    name, namespace = owner["metadata"]["name"], owner["metadata"]["namespace"]
+    spec = ABTestSpec.parse(owner["spec"])
+    models = await _observe_models(cluster, namespace, spec)
+    config_map = await cluster.get("ConfigMap", namespace, router_name(name))
+    previous = previous_split(config_map, owner)
+    split, held = next_split(previous, spec, models.available, default_salt=name)
+    config = router_config(owner, spec, models.specs, buckets=split.buckets, epoch=split.epoch, settings=settings)
+    rendered = render_abtest(owner, config, settings)
+    await find_children(cluster, owner, rendered)
+    live = await apply_children(cluster, owner, rendered)
+
+    version = rendered[0]["data"][RouterFile.VERSION]
+    deployment = live["Deployment", router_name(name)]
+    pods = await cluster.list("Pod", namespace, selector_labels(COMPONENT_ROUTER, name))
+    pods = [pod for pod in pods if not pod["metadata"].get("deletionTimestamp")]
+    await _nudge(cluster, pods, version)
+    router = _router_available(deployment, pods)
+    applied = await _weights_applied(cluster, pods, version)
+    variants = [] if held is None else [held]
+    verdicts = [router, applied, *variants]
+    ready = ready_from(verdicts)
+    weights = bucket_maps.sizes(split.buckets)
+    status = {
+        "observedGeneration": owner["metadata"]["generation"],
+        "phase": "Running" if router.ok and applied.ok else owner.get("status", {}).get("phase", "Pending"),
+        "url": settings.service_url(namespace, name),
+        "epoch": split.epoch,
+        "weights": weights,
+        "weightsSummary": _summary(weights, spec.control),
+        "buckets": bucket_maps.to_json(split.buckets),
+        "variants": [
+            {"name": variant.name, "modelDeployment": variant.model_deployment}
+            | ({"version": version} if (version := models.versions[variant.model_deployment]) else {})
+            for variant in spec.variants
+        ],
+        "conditions": conditions_from(owner, [router, applied, ready], now),
+    }
+    await write_status(cluster, owner, status)
+    # Envoy's acknowledgement is no event of the cluster: it has to be asked for.
+    return None if applied.ok else _SOON if router.ok else _WAIT
+
+
+async def _observe_models(cluster: Cluster, namespace: str, spec: ABTestSpec) -> Models:
+    names = sorted({variant.model_deployment for variant in spec.variants})
+    found = await asyncio.gather(*(cluster.get("ModelDeployment", namespace, name) for name in names))
+    models = Models()
+    for name, obj in zip(names, found, strict=True):
+        if obj is None or obj["metadata"].get("deletionTimestamp"):
+            raise Blocked(
+                "UnknownModelDeployment",
+                f"there is no ModelDeployment {name} in namespace {namespace}: create it, or correct spec.variants",
+            )
+        models.specs[name] = ModelDeploymentSpec.parse(obj["spec"])
+        available = condition_of(obj, "Available")
+        models.available[name] = available is not None and available["status"] == "True"
+        models.versions[name] = obj.get("status", {}).get("model", {}).get("version")
+    served = {name: served_name(name, model) for name, model in models.specs.items()}
+    if len(set(served.values())) > 1:
+        listing = ", ".join(f"{name} serves {model}" for name, model in served.items())
+        raise Blocked(
+            "ModelNameMismatch",
+            f"requests name the model, so all variants must serve one name: {listing}; set spec.model.name in each",
+        )
+    return models
+
+
+def previous_split(config_map: Object | None, owner: Object) -> Split:
+    """Return the split in force: from the ConfigMap, or from status where that was deleted."""
+    status = owner.get("status", {})
+    if config_map is not None:
+        try:
+            epoch, assignment = read_annotations(config_map)
+            return Split(epoch, bucket_maps.from_json(config_map["data"][RouterFile.BUCKETS]), assignment)
+        except (KeyError, ValueError):
+            pass  # somebody wrote into it: status knows as well
+    if status.get("buckets"):
+        return Split(epoch=status.get("epoch", 0), buckets=bucket_maps.from_json(status["buckets"]))
+    return Split()
+
+
+def next_split(
+    previous: Split, spec: ABTestSpec, available: Mapping[str, bool], *, default_salt: str
+) -> tuple[Split, Verdict | None]:
+    """Return the split that the spec asks for, and a verdict when it has to wait for a model.
+
+    A variant never gains traffic while its model does not answer: its users would get errors. Until it does, the split
+    in force stays as it is.
+    """
+    deployments = {variant.name: variant.model_deployment for variant in spec.variants}
+    wanted = bucket_maps.normalize({variant.name: variant.weight for variant in spec.variants})
+    before = bucket_maps.sizes(previous.buckets)
+    missing = sorted(
+        deployments[name]
+        for name, share in wanted.items()
+        if share > before.get(name, 0) and not available[deployments[name]]
+    )
+    assignment = (spec.assignment.header.lower(), spec.assignment.salt or default_salt)
+    if missing:
+        message = f"ModelDeployment {', '.join(missing)} does not answer yet: see `kubectl get mdep`"
+        verdict = Verdict("VariantsAvailable", ok=False, reason="VariantNotAvailable", message=message)
+        if not previous.buckets or set(before) - set(wanted):
+            raise Blocked("VariantNotAvailable", message)
+        return Split(previous.epoch, previous.buckets, assignment), verdict
+    buckets = bucket_maps.next_map(previous.buckets, wanted)
+    same = buckets == previous.buckets and previous.assignment in (None, assignment)
+    return Split(previous.epoch if same else previous.epoch + 1, buckets, assignment), None
+
+
+async def _nudge(cluster: Cluster, pods: list[Object], version: str) -> None:
+    """Change an annotation of each router pod: the kubelet then refreshes its ConfigMap volume at once."""
+    stale = [
+        pod["metadata"]
+        for pod in pods
+        if pod["metadata"].get("annotations", {}).get(ANNOTATION_ROUTER_VERSION) != version
+    ]
+    await asyncio.gather(
+        *(
+            cluster.annotate("Pod", metadata["namespace"], metadata["name"], {ANNOTATION_ROUTER_VERSION: version})
+            for metadata in stale
+        )
+    )
+
+
+def _router_available(deployment: Object, pods: list[Object]) -> Verdict:
+    if deployment.get("status", {}).get("availableReplicas", 0) > 0:
+        return Verdict("RouterAvailable", ok=True, reason="Serving")
+    current = of_revision(pods, deployment["spec"]["template"]["metadata"]["labels"][LABEL_REVISION])
+    failure = failure_among(current)
+    if failure is not None:
+        return Verdict("RouterAvailable", ok=False, reason=failure.reason, message=failure.message)
+    return Verdict("RouterAvailable", ok=False, reason="Starting", message="no router is ready yet")
+
+
+async def _weights_applied(cluster: Cluster, pods: list[Object], version: str) -> Verdict:
+    ready = [pod for pod in pods if is_ready(pod)]
+    states = await asyncio.gather(*(cluster.router_state(pod) for pod in ready))
+    for state in states:
+        if state is not None and state.get("error"):
+            return Verdict("WeightsApplied", ok=False, reason="RouterRejected", message=str(state["error"]))
+    have = sum(1 for state in states if state is not None and state.get("version") == version)
+    if ready and have == len(ready):
+        return Verdict("WeightsApplied", ok=True, reason="Applied", message=f"{have} routers have the weights")
+    message = f"{have} of {len(ready)} routers have the weights"
+    return Verdict("WeightsApplied", ok=False, reason="Applying", message=message)
+
+
+def _summary(weights: Mapping[str, int], control: str) -> str:
+    ordered = sorted(weights, key=lambda name: (name != control, name))
+    return ", ".join(f"{name} {weights[name] / 100:g}%" for name in ordered)
+
+
+async def _report_blocked(cluster: Cluster, owner: Object, blocked: Blocked, now: datetime) -> None:
+    """Say why the spec is not being carried out; the routers, where there are any, go on with what they have."""
+    verdicts = []
+    for type_ in ("RouterAvailable", "WeightsApplied"):
+        before = condition_of(owner, type_)
+        if before is not None and type_ == "RouterAvailable":
+            verdicts.append(Verdict(type_, before["status"] == "True", before["reason"], before["message"]))
+        else:
+            verdicts.append(Verdict(type_, ok=False, reason=blocked.reason, message=blocked.message))
+    conditions = conditions_from(owner, [*verdicts, ready_from(verdicts)], now)
+    status = {
+        "phase": "Pending",
+        **owner.get("status", {}),
+        "observedGeneration": owner["metadata"]["generation"],
+        "conditions": conditions,
+    }
+    await write_status(cluster, owner, status)

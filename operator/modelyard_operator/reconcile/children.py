@@ -1,0 +1,80 @@
+"""Applying children: none that is not ours is touched, and none that is no longer rendered stays."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+
+from modelyard_operator.api.kinds import CUSTOM_KINDS
+from modelyard_operator.manifests.common import LABEL_NAME
+from modelyard_operator.reconcile.verbs import Cluster, Object
+
+__all__ = ["CHILD_KINDS", "NameConflict", "NamesakeLeaving", "apply_children", "controller_of", "find_children"]
+
+CHILD_KINDS = ("Deployment", "Service", "ConfigMap")
+
+
+class NameConflict(Exception):
+    """Another object already has the name of a child."""
+
+
+class NamesakeLeaving(Exception):
+    """A child of a deleted namesake is still there: garbage collection will take it."""
+
+
+def controller_of(obj: Object) -> Object | None:
+    """Return the controlling owner reference, or None."""
+    references: list[Object] = obj["metadata"].get("ownerReferences", [])
+    return next((reference for reference in references if reference.get("controller")), None)
+
+
+async def find_children(cluster: Cluster, owner: Object, rendered: Iterable[Object]) -> dict[tuple[str, str], Object]:
+    """Return the live objects behind the rendered ones, by kind and name.
+
+    Raises:
+        NameConflict: one of the names belongs to an object that is not ours.
+        NamesakeLeaving: one belongs to a just-deleted custom resource of the same name.
+    """
+    namespace = owner["metadata"]["namespace"]
+    keys = [(child["kind"], child["metadata"]["name"]) for child in rendered]
+    live = await asyncio.gather(*(cluster.get(kind, namespace, name) for kind, name in keys))
+    for obj in live:
+        if obj is not None:
+            await _check_ownership(cluster, owner, obj)
+    return {key: obj for key, obj in zip(keys, live, strict=True) if obj is not None}
+
+
+async def _check_ownership(cluster: Cluster, owner: Object, obj: Object) -> None:
+    kind, name = obj["kind"], obj["metadata"]["name"]
+    controller = controller_of(obj)
+    if controller is not None and controller["uid"] == owner["metadata"]["uid"]:
+        if obj["metadata"].get("deletionTimestamp"):
+            raise NamesakeLeaving(f"{kind} {name} is being deleted; it will be made anew")
+        return
+    if controller is not None and controller["kind"] in CUSTOM_KINDS:
+        holder = await cluster.get(controller["kind"], owner["metadata"]["namespace"], controller["name"])
+        if holder is None or holder["metadata"]["uid"] != controller["uid"]:
+            raise NamesakeLeaving(
+                f"{kind} {name} of a deleted {controller['kind']} is still there; waiting for it to go"
+            )
+    belongs = f"belongs to {controller['kind']} {controller['name']}" if controller else "was made by someone else"
+    raise NameConflict(
+        f"{kind} {name} {belongs} and is left alone: delete or rename it, or give this {owner['kind']} another name"
+    )
+
+
+async def apply_children(cluster: Cluster, owner: Object, rendered: Sequence[Object]) -> dict[tuple[str, str], Object]:
+    """Apply the rendered objects in order, delete what was rendered once and is not now; return them live."""
+    live = {(child["kind"], child["metadata"]["name"]): await cluster.apply(child) for child in rendered}
+    await _prune(cluster, owner, kept=set(live))
+    return live
+
+
+async def _prune(cluster: Cluster, owner: Object, *, kept: set[tuple[str, str]]) -> None:
+    metadata = owner["metadata"]
+    for kind in CHILD_KINDS:
+        for obj in await cluster.list(kind, metadata["namespace"], {LABEL_NAME: metadata["name"]}):
+            controller = controller_of(obj)
+            ours = controller is not None and controller["uid"] == metadata["uid"]
+            if ours and (kind, obj["metadata"]["name"]) not in kept:
+                await cluster.delete(kind, metadata["namespace"], obj["metadata"]["name"], obj["metadata"]["uid"])

@@ -1,0 +1,72 @@
+"""Conditions and the writing of status: only when something changed, so that repeated reconciles are silent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+
+from modelyard_operator.api.kinds import GROUP_VERSION
+from modelyard_operator.reconcile.verbs import Cluster, Object
+
+__all__ = ["Verdict", "condition_of", "conditions_from", "ready_from", "write_status"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One condition before it is stamped: a positive question, its answer, and why."""
+
+    type: str
+    ok: bool
+    reason: str
+    message: str = ""
+
+
+def condition_of(obj: Object, type_: str) -> Object | None:
+    """Return the live condition of a type, or None."""
+    conditions: list[Object] = obj.get("status", {}).get("conditions", [])
+    return next((condition for condition in conditions if condition["type"] == type_), None)
+
+
+def ready_from(verdicts: Iterable[Verdict]) -> Verdict:
+    """Return Ready: true when all the others are, else with the reason of the last that is not."""
+    failed = [verdict for verdict in verdicts if not verdict.ok]
+    if not failed:
+        return Verdict("Ready", ok=True, reason="Ready")
+    return Verdict("Ready", ok=False, reason=failed[-1].reason, message=failed[-1].message)
+
+
+def conditions_from(obj: Object, verdicts: Iterable[Verdict], now: datetime) -> list[Object]:
+    """Stamp verdicts with the object's generation, and with the time at which each answer last changed."""
+    stamped = []
+    for verdict in verdicts:
+        status = "True" if verdict.ok else "False"
+        previous = condition_of(obj, verdict.type)
+        unchanged = previous is not None and previous["status"] == status
+        stamped.append(
+            {
+                "type": verdict.type,
+                "status": status,
+                "reason": verdict.reason,
+                "message": verdict.message[:4096],
+                "observedGeneration": obj["metadata"]["generation"],
+                "lastTransitionTime": previous["lastTransitionTime"]
+                if previous and unchanged
+                else now.strftime("%Y-%m-%dT%H:%M:%SZ"),
+            }
+        )
+    return stamped
+
+
+async def write_status(cluster: Cluster, obj: Object, status: Object) -> bool:
+    """Write a status unless the live one already says the same; return whether it was written."""
+    wanted = {key: value for key, value in status.items() if value is not None}
+    if obj.get("status", {}) == wanted:
+        return False
+    metadata = {"name": obj["metadata"]["name"], "namespace": obj["metadata"]["namespace"]}
+    # Guards against a namesake that was created after `obj` was read.
+    metadata["uid"] = obj["metadata"]["uid"]
+    await cluster.apply_status(
+        {"apiVersion": GROUP_VERSION, "kind": obj["kind"], "metadata": metadata, "status": wanted}
+    )
+    return True

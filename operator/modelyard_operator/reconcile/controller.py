@@ -1,0 +1,135 @@
+"""Events in, reconciles out: which key an event concerns, and what runs for it."""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from modelyard_operator.api.kinds import CUSTOM_KINDS
+from modelyard_operator.manifests.settings import Settings
+from modelyard_operator.reconcile.abtest import reconcile_abtest
+from modelyard_operator.reconcile.children import controller_of
+from modelyard_operator.reconcile.modeldeployment import reconcile_model_deployment
+from modelyard_operator.reconcile.queue import WorkQueue
+from modelyard_operator.reconcile.verbs import Cluster, ClusterError, Object
+
+__all__ = ["Controller", "Key", "Observer"]
+
+_RESYNC_SECONDS = 450.0
+_RECONCILERS = {"ModelDeployment": reconcile_model_deployment, "ABTest": reconcile_abtest}
+
+
+@dataclass(frozen=True)
+class Key:
+    """A custom resource, by name."""
+
+    kind: str
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.namespace}/{self.name}"
+
+
+class Observer(Protocol):
+    """Is told of every reconcile; metrics are made of it."""
+
+    def reconciled(self, kind: str, result: str, seconds: float) -> None:
+        """Take note of one reconcile: `result` is ok, retry or error."""
+        ...
+
+
+class Controller:
+    """Reconciles every custom resource that an event concerns.
+
+    Call `on_event` for each change that a watch delivers, of custom resources and of their children; run `run()`.
+    """
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        settings: Settings,
+        now: Callable[[], datetime],
+        *,
+        workers: int = 8,
+        logger: logging.Logger | None = None,
+    ) -> None:
+        self._cluster = cluster
+        self._settings = settings
+        self._now = now
+        self._observer: Observer | None = None
+        self._log = logger or logging.getLogger("modelyard.operator")
+        self._random = random.Random()  # noqa: S311 - spreads resyncs, guards nothing
+        self._tests_of: dict[Key, frozenset[Key]] = {}  # ABTest -> the ModelDeployments it names
+        self.queue: WorkQueue[Key] = WorkQueue(self._work, workers=workers)
+
+    def observe(self, observer: Observer) -> None:
+        """Tell this observer of every reconcile from now on."""
+        self._observer = observer
+
+    def on_event(self, kind: str, obj: Object, *, deleted: bool = False) -> None:
+        """Take note that an object was added, changed or deleted. Never blocks, never fails on strange objects."""
+        metadata = obj.get("metadata", {})
+        namespace, name = metadata.get("namespace", ""), metadata.get("name", "")
+        if kind in CUSTOM_KINDS:
+            key = Key(kind, namespace, name)
+            self._remember(key, obj, deleted=deleted)
+            self.queue.add(key)
+            if kind == "ModelDeployment":
+                for test, models in self._tests_of.items():
+                    if key in models:
+                        self.queue.add(test)
+            return
+        controller = controller_of(obj)
+        if controller is not None and controller["kind"] in CUSTOM_KINDS:
+            self.enqueue(controller["kind"], namespace, controller["name"])
+
+    def enqueue(self, kind: str, namespace: str, name: str) -> None:
+        """Reconcile a custom resource soon."""
+        self.queue.add(Key(kind, namespace, name))
+
+    async def run(self) -> None:
+        """Reconcile until cancelled."""
+        await self.queue.run()
+
+    def _remember(self, key: Key, obj: Object, *, deleted: bool) -> None:
+        if key.kind != "ABTest":
+            return
+        if deleted:
+            self._tests_of.pop(key, None)
+            return
+        variants = obj.get("spec", {}).get("variants", [])
+        names = {variant.get("modelDeployment", "") for variant in variants}
+        self._tests_of[key] = frozenset(Key("ModelDeployment", key.namespace, name) for name in names)
+
+    async def _work(self, key: Key) -> float | None:
+        started = time.monotonic()
+        try:
+            after = await self._reconcile(key)
+        except ClusterError as error:
+            self._report(key, "retry", started)
+            self._log.warning("%s: %s; trying again", key, error)
+            raise
+        except Exception:
+            self._report(key, "error", started)
+            self._log.exception("%s: this is a fault of the operator; trying again", key)
+            raise
+        self._report(key, "ok", started)
+        return after
+
+    async def _reconcile(self, key: Key) -> float | None:
+        owner = await self._cluster.get(key.kind, key.namespace, key.name)
+        if owner is None or owner["metadata"].get("deletionTimestamp"):
+            return None  # owner references delete the children
+        after = await _RECONCILERS[key.kind](self._cluster, self._settings, owner, self._now())
+        # A watch can miss a deletion (a re-list after 410): now and then, look without being told.
+        return after if after is not None else _RESYNC_SECONDS * self._random.uniform(0.8, 1.2)
+
+    def _report(self, key: Key, result: str, started: float) -> None:
+        if self._observer is not None:
+            self._observer.reconciled(key.kind, result, time.monotonic() - started)

@@ -1,0 +1,175 @@
+"""Wrong manifests and the field that each is refused for: one table for the API server and for local mode."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+Manifest = dict[str, Any]
+
+
+def model_deployment(name: str = "churn", **spec: Any) -> Manifest:
+    return {
+        "apiVersion": "modelyard.dev/v1alpha1",
+        "kind": "ModelDeployment",
+        "metadata": {"name": name},
+        "spec": {"model": {"uri": "pvc://models/churn/1"}, **spec},
+    }
+
+
+def abtest(name: str = "churn-test", **spec: Any) -> Manifest:
+    return {
+        "apiVersion": "modelyard.dev/v1alpha1",
+        "kind": "ABTest",
+        "metadata": {"name": name},
+        "spec": {
+            "control": "current",
+            "variants": [
+                {"name": "current", "modelDeployment": "churn", "weight": 90},
+                {"name": "gbm", "modelDeployment": "churn-gbm", "weight": 10},
+            ],
+            "assignment": {"header": "x-user-id"},
+            **spec,
+        },
+    }
+
+
+@dataclass(frozen=True)
+class Case:
+    """A manifest, and the path of the field it is refused for (None: it is taken)."""
+
+    name: str
+    manifest: Manifest
+    path: str | None
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def _changed(base: Manifest, change: Callable[[Manifest], object]) -> Manifest:
+    manifest = copy.deepcopy(base)
+    change(manifest)
+    return manifest
+
+
+def _mdep(name: str, path: str | None, change: Callable[[Manifest], object]) -> Case:
+    return Case(f"mdep-{name}", _changed(model_deployment(), change), path)
+
+
+def _uri(name: str, uri: Any, path: str | None = "spec.model.uri") -> Case:
+    return _mdep(f"uri-{name}", path, lambda m: m["spec"]["model"].update(uri=uri))
+
+
+def _abt(name: str, path: str | None, change: Callable[[Manifest], object]) -> Case:
+    return Case(f"abt-{name}", _changed(abtest(), change), path)
+
+
+def _spec(**values: Any) -> Callable[[Manifest], object]:
+    return lambda m: m["spec"].update(values)
+
+
+FULL = model_deployment(
+    model={
+        "uri": "https://models.example/churn.skops",
+        "name": "Churn.v2",
+        "format": "sklearn",
+        "version": "4",
+        "digest": "sha256:" + "0" * 64,
+    },
+    replicas=0,
+    resources={"requests": {"cpu": "500m", "memory": "256Mi"}, "limits": {"cpu": 2, "memory": "0.5Gi"}},
+    serving={
+        "cache": {"ttl": "1m30s", "maxBytes": 0},
+        "limits": {"maxBodyBytes": 1024, "timeout": "1h"},
+        "drainDelay": "0s",
+    },
+)
+
+CASES = (
+    Case("mdep-minimal", model_deployment(), None),
+    Case("mdep-full", FULL, None),
+    Case("mdep-name-longest", model_deployment("a" * 40), None),
+    Case("mdep-name-too-long", model_deployment("a" * 41), "metadata.name"),
+    Case("mdep-name-starts-with-digit", model_deployment("1churn"), "metadata.name"),
+    Case("mdep-name-with-dot", model_deployment("churn.v1"), "metadata.name"),
+    _mdep("no-spec", "spec", lambda m: m.pop("spec")),
+    _mdep("no-model", "spec.model", lambda m: m["spec"].pop("model")),
+    _mdep("no-uri", "spec.model.uri", lambda m: m["spec"]["model"].pop("uri")),
+    _mdep("unknown-field", "spec.replica", _spec(replica=2)),
+    _mdep("field-of-the-future", "spec.autoscaling", _spec(autoscaling={"minReplicas": 1, "maxReplicas": 3})),
+    _mdep("unknown-nested-field", "spec.serving.limits.maxBody", _spec(serving={"limits": {"maxBody": 1}})),
+    _mdep("replicas-negative", "spec.replicas", _spec(replicas=-1)),
+    _mdep("replicas-string", "spec.replicas", _spec(replicas="2")),
+    _mdep("replicas-too-many", "spec.replicas", _spec(replicas=1001)),
+    _uri("file", "file:///models/churn", None),
+    _uri("https", "https://models.example/churn.tar.gz", None),
+    _uri("pvc", "pvc://models/churn/1", None),
+    _uri("empty", ""),
+    _uri("number", 4),
+    _uri("unknown-scheme", "ftp://models.example/churn"),
+    _uri("no-scheme", "models/churn"),
+    _uri("not-yet-s3", "s3://models/churn/4"),
+    _uri("plain-http", "http://models.example/churn"),
+    _uri("dot-dot", "pvc://models/../secrets"),
+    _uri("dot-dot-at-the-end", "file:///models/.."),
+    _uri("dots-in-a-name", "file:///models/a..b", None),
+    _uri("file-relative", "file://models/churn"),
+    _uri("pvc-without-path", "pvc://models"),
+    _uri("pvc-without-claim", "pvc:///churn"),
+    _uri("too-long", "https://models.example/" + "a" * 2048),
+    _mdep("format-unknown", "spec.model.format", lambda m: m["spec"]["model"].update(format="keras")),
+    _mdep("digest-short", "spec.model.digest", lambda m: m["spec"]["model"].update(digest="sha256:abc")),
+    _mdep("version-with-space", "spec.model.version", lambda m: m["spec"]["model"].update(version="4 beta")),
+    _mdep("version-number", "spec.model.version", lambda m: m["spec"]["model"].update(version=4)),
+    _mdep("model-name-with-slash", "spec.model.name", lambda m: m["spec"]["model"].update(name="a/b")),
+    _mdep("ttl-no-unit", "spec.serving.cache.ttl", _spec(serving={"cache": {"ttl": "30"}})),
+    _mdep("timeout-zero", "spec.serving.limits.timeout", _spec(serving={"limits": {"timeout": "0s"}})),
+    _mdep("drain-too-long", "spec.serving.drainDelay", _spec(serving={"drainDelay": "11m"})),
+    _mdep("drain-one-year", "spec.serving.drainDelay", _spec(serving={"drainDelay": "8760h"})),
+    _mdep("body-limit-tiny", "spec.serving.limits.maxBodyBytes", _spec(serving={"limits": {"maxBodyBytes": 10}})),
+    _mdep("cpu-word", "spec.resources.requests.cpu", _spec(resources={"requests": {"cpu": "two"}})),
+    _mdep("cpu-negative", "spec.resources.limits.cpu", _spec(resources={"limits": {"cpu": -1}})),
+    _mdep("unknown-top-level", "specs", lambda m: m.update(specs={})),
+    Case("abt-minimal", abtest(), None),
+    Case("abt-full", abtest(assignment={"header": "X-User", "salt": "s1"}, override={"header": "x-variant"}), None),
+    _abt("weight-zero-for-one", None, lambda m: m["spec"]["variants"][1].update(weight=0)),
+    _abt("same-model-twice", None, lambda m: m["spec"]["variants"][1].update(modelDeployment="churn")),
+    _abt("weights-all-zero", "spec.variants", lambda m: [v.update(weight=0) for v in m["spec"]["variants"]]),
+    _abt("weight-negative", "spec.variants[1].weight", lambda m: m["spec"]["variants"][1].update(weight=-1)),
+    _abt("weight-missing", "spec.variants[1].weight", lambda m: m["spec"]["variants"][1].pop("weight")),
+    _abt("weight-fraction", "spec.variants[0].weight", lambda m: m["spec"]["variants"][0].update(weight=0.5)),
+    _abt("weight-string", "spec.variants[0].weight", lambda m: m["spec"]["variants"][0].update(weight="90")),
+    _abt("variant-twice", "spec.variants[1]", lambda m: m["spec"]["variants"][1].update(name="current")),
+    _abt("one-variant", "spec.variants", lambda m: m["spec"]["variants"].pop()),
+    _abt(
+        "nine-variants",
+        "spec.variants",
+        lambda m: m["spec"]["variants"].extend(
+            {"name": f"v{i}", "modelDeployment": "churn", "weight": 1} for i in range(7)
+        ),
+    ),
+    _abt("control-unknown", "spec.control", _spec(control="nobody")),
+    _abt("control-missing", "spec.control", lambda m: m["spec"].pop("control")),
+    _abt("no-assignment", "spec.assignment", lambda m: m["spec"].pop("assignment")),
+    _abt("assignment-no-header", "spec.assignment.header", _spec(assignment={"salt": "x"})),
+    _abt("header-with-colon", "spec.assignment.header", _spec(assignment={"header": "x:y"})),
+    _abt("header-reserved", "spec.assignment.header", _spec(assignment={"header": "Host"})),
+    _abt("header-of-envoy", "spec.override.header", _spec(override={"header": "X-Envoy-Variant"})),
+    _abt("override-is-assignment", "spec.override.header", _spec(override={"header": "X-User-Id"})),
+    _abt(
+        "assignment-is-the-variant-header",
+        "spec.assignment.header",
+        _spec(assignment={"header": "x-modelyard-variant"}),
+    ),
+    _abt("salt-with-backslash", "spec.assignment.salt", _spec(assignment={"header": "x", "salt": "a\\1"})),
+    _abt("cookie-not-yet", "spec.assignment.cookie", _spec(assignment={"header": "x", "cookie": "uid"})),
+    _abt("steps-not-yet", "spec.steps", _spec(steps=[{"weights": {"gbm": 5}, "pause": "10m"}])),
+    _abt("paused-not-yet", "spec.paused", _spec(paused=True)),
+    _abt(
+        "model-deployment-with-dot",
+        "spec.variants[0].modelDeployment",
+        lambda m: m["spec"]["variants"][0].update(modelDeployment="a.b"),
+    ),
+)
