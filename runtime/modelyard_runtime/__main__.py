@@ -1,0 +1,28 @@
+"""The server: `python -m modelyard_runtime`, with its settings in the environment (contract.Env)."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from modelyard_runtime.errors import SettingsError
+from modelyard_runtime.report import write_termination_message
+from modelyard_runtime.serving.server import serve
+from modelyard_runtime.settings import Settings, termination_log
+
+__all__ = ["main"]
+
+
+def main() -> int:
+    """Serve until told to stop; return the exit code."""
+    try:
+        settings = Settings.from_env(os.environ)
+    except SettingsError as exc:
+        write_termination_message(exc.failure, termination_log(os.environ))
+        print(f"modelyard: {exc.message}", file=sys.stderr)
+        return 1
+    return serve(settings)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

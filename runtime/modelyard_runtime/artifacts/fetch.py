@@ -1,0 +1,112 @@
+"""Fetch an artifact into a folder: copy or download, verify, unpack, find the format, and only then show it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from modelyard_runtime.artifacts.copy import Budget, copy_tree
+from modelyard_runtime.artifacts.detect import detect
+from modelyard_runtime.artifacts.digest import check_digest, default_version, digest_of_files, digest_of_hex
+from modelyard_runtime.artifacts.download import download
+from modelyard_runtime.artifacts.layout import ARTIFACT_DIR, REPORT_FILE, write_report
+from modelyard_runtime.artifacts.unpack import is_archive, unpack
+from modelyard_runtime.artifacts.uri import ArtifactURI, parse_uri
+from modelyard_runtime.contract import PVC_MOUNT, FetchReport
+from modelyard_runtime.errors import AccessDenied, LoadFailed, StartupFailure
+
+__all__ = ["MAX_BYTES", "fetch"]
+
+MAX_BYTES = 64 * 1024**3
+_STAGING = ".incoming-"
+_RECEIVED = "received"
+
+
+def fetch(
+    uri: str,
+    directory: Path,
+    *,
+    digest: str | None = None,
+    format: str | None = None,
+    version: str | None = None,
+    claim_root: Path = Path(PVC_MOUNT),
+    max_bytes: int = MAX_BYTES,
+) -> FetchReport:
+    """Fetch the artifact at `uri` into `directory`/artifact, write `directory`/artifact.json, and return what it says.
+
+    A second call gives the same result: the earlier files are replaced, and at no moment is there an artifact.json
+    beside files that it does not describe. `digest` (sha256:<hex>) refuses another content; `format` skips finding
+    it; `version` defaults to the digest's first 12 hex digits; `claim_root` is where the claim of a pvc:// uri is
+    mounted; `max_bytes` bounds what is fetched and, again, what is unpacked. Raises a StartupFailure for whatever can
+    go wrong.
+    """
+    parsed = parse_uri(uri)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        for leftover in directory.glob(f"{_STAGING}*"):
+            shutil.rmtree(leftover)
+        staging = Path(tempfile.mkdtemp(prefix=_STAGING, dir=directory))
+        try:
+            single, actual, size = _receive(parsed, staging / _RECEIVED, claim_root, max_bytes)
+            check_digest(actual, digest, uri)
+            _unpack(staging, single, max_bytes)
+            found = detect(staging / ARTIFACT_DIR, format or "")
+            report = FetchReport(
+                uri=uri, digest=actual, format=found.format, version=version or default_version(actual), bytes=size
+            )
+            _replace(directory, staging)
+            write_report(directory, report)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+    except StartupFailure:
+        raise
+    except OSError as exc:
+        raise _disk_error(exc, directory) from None
+    return report
+
+
+def _receive(uri: ArtifactURI, target: Path, claim_root: Path, max_bytes: int) -> tuple[str | None, str, int]:
+    """Copy or download into the new folder `target`; return the name of a single file, the digest and the bytes."""
+    target.mkdir()
+    if uri.scheme == "https":
+        sha256, size = download(uri, target / uri.name, max_bytes)
+        return uri.name, digest_of_hex(sha256), size
+    source = Path(uri.path) if uri.scheme == "file" else claim_root / uri.path
+    copied = copy_tree(source, claim_root if uri.scheme == "pvc" else None, target, Budget.of(max_bytes))
+    if copied.single:
+        name, sha256 = next(iter(copied.files.items()))
+        return name, digest_of_hex(sha256), copied.bytes
+    return None, digest_of_files(copied.files), copied.bytes
+
+
+def _unpack(staging: Path, single: str | None, max_bytes: int) -> None:
+    """Make `staging`/artifact: the unpacked archive, or what was received."""
+    artifact = staging / ARTIFACT_DIR
+    if single is not None and is_archive(single):
+        artifact.mkdir()
+        unpack(staging / _RECEIVED / single, artifact, Budget.of(max_bytes))
+    else:
+        (staging / _RECEIVED).rename(artifact)
+
+
+def _replace(directory: Path, staging: Path) -> None:
+    """Put the new artifact in place: the report goes first, so that it never describes other files."""
+    (directory / REPORT_FILE).unlink(missing_ok=True)
+    old = directory / ARTIFACT_DIR
+    if old.exists():
+        old.rename(staging / "old")
+    # mkdtemp made the staging folder private; the server may run as another user of the pod's group.
+    (staging / ARTIFACT_DIR).chmod(0o755)
+    (staging / ARTIFACT_DIR).rename(old)
+
+
+def _disk_error(exc: OSError, directory: Path) -> StartupFailure:
+    where = exc.filename or directory
+    if isinstance(exc, PermissionError) or exc.errno == errno.EROFS:
+        return AccessDenied(f"{where} may not be written by user {os.getuid()}; check the volume's permissions")
+    if exc.errno in (errno.ENOSPC, errno.EDQUOT):
+        return LoadFailed(f"{directory} has no room for the artifact; give the pod more ephemeral storage")
+    return LoadFailed(f"{where}: {exc.strerror or exc}; check the volume")

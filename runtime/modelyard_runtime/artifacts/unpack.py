@@ -1,0 +1,98 @@
+"""Unpack .tar.gz, .tgz and .zip: files and folders only, nothing outside the target, no more bytes than allowed."""
+
+from __future__ import annotations
+
+import stat
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+from modelyard_runtime.artifacts.copy import Budget, stream_to_file
+from modelyard_runtime.errors import LoadFailed, UnsafeArtifact
+
+__all__ = ["is_archive", "unpack"]
+
+_SUFFIXES = (".tar.gz", ".tgz", ".zip")
+_CHUNK = 1024 * 1024
+_MAX_ENTRIES = 100_000
+
+
+def is_archive(name: str) -> bool:
+    """Whether a file of this name is unpacked."""
+    return name.lower().endswith(_SUFFIXES)
+
+
+def unpack(archive: Path, target: Path, budget: Budget) -> None:
+    """Unpack `archive` into the folder `target` (which must exist).
+
+    Permissions, owners and times of the archive are ignored. Raises UnsafeArtifact for a path that leaves the target,
+    a link or a special file, LoadFailed for a damaged archive or one over the budget.
+    """
+    try:
+        if archive.name.lower().endswith(".zip"):
+            _unpack_zip(archive, target, budget)
+        else:
+            _unpack_tar(archive, target, budget)
+    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as exc:
+        if isinstance(exc, LoadFailed):
+            raise
+        # RuntimeError and NotImplementedError are zipfile's words for encrypted and exotically packed members.
+        raise LoadFailed(f"{archive.name} can't be unpacked ({exc}); pack and upload it again") from None
+    except (FileExistsError, NotADirectoryError, IsADirectoryError):
+        raise LoadFailed(f"{archive.name} holds the same path twice; pack it again") from None
+    except OSError as exc:
+        if exc.errno is not None and not isinstance(exc, tarfile.ReadError) and exc.errno != 0:
+            raise
+        raise LoadFailed(f"{archive.name} can't be unpacked ({exc}); pack and upload it again") from None
+
+
+def _unpack_tar(archive: Path, target: Path, budget: Budget) -> None:
+    with tarfile.open(archive, "r|gz") as tar:
+        for count, member in enumerate(tar):
+            path = _safe_path(archive, member.name, count)
+            if member.isdir():
+                (target / path).mkdir(parents=True, exist_ok=True)
+            elif member.isreg():
+                file = tar.extractfile(member)
+                if file is not None:
+                    _write(file, target / path, budget)
+            else:
+                raise UnsafeArtifact(
+                    f"{archive.name} holds {member.name!r}, a link or special file; pack plain files only"
+                )
+
+
+def _unpack_zip(archive: Path, target: Path, budget: Budget) -> None:
+    with zipfile.ZipFile(archive) as bundle:
+        for count, info in enumerate(bundle.infolist()):
+            path = _safe_path(archive, info.filename, count)
+            kind = stat.S_IFMT(info.external_attr >> 16)
+            if info.is_dir():
+                (target / path).mkdir(parents=True, exist_ok=True)
+            elif kind in (0, stat.S_IFREG):
+                with bundle.open(info) as file:
+                    _write(file, target / path, budget)
+            else:
+                raise UnsafeArtifact(
+                    f"{archive.name} holds {info.filename!r}, a link or special file; pack plain files only"
+                )
+
+
+def _safe_path(archive: Path, name: str, count: int) -> PurePosixPath:
+    if count >= _MAX_ENTRIES:
+        raise LoadFailed(f"{archive.name} holds more than {_MAX_ENTRIES} files; pack fewer")
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or "\0" in name or "\\" in name or len(name) > 1024:
+        raise UnsafeArtifact(
+            f"{archive.name} holds the path {name[:200]!r}, which leaves the folder; pack relative paths"
+        )
+    return path
+
+
+def _write(file: IO[bytes], path: Path, budget: Budget) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    chunks: Iterator[bytes] = iter(lambda: file.read(_CHUNK), b"")
+    stream_to_file(chunks, path, budget)

@@ -1,0 +1,131 @@
+"""Metrics: Prometheus' own client with a registry of our own, and the same numbers as JSON."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.gc_collector import GCCollector
+from prometheus_client.platform_collector import PlatformCollector
+from prometheus_client.process_collector import ProcessCollector
+
+__all__ = ["Counts", "Metrics"]
+
+_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+UNRESOLVED = ""
+"""The labels of requests that name no model of ours: one time series, whatever names clients make up."""
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Requests in numbers; an error is any answer of 400 or above."""
+
+    request_count: int = 0
+    error_count: int = 0
+    error_rate: float = 0.0
+    avg_latency_ms: float = 0.0
+
+
+class Metrics:
+    """The metrics of one process."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry(auto_describe=False)
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
+        GCCollector(registry=self.registry)
+        labels = ["model", "version", "protocol"]
+        self._requests = Counter("modelyard_requests", "Requests answered.", [*labels, "code"], registry=self.registry)
+        self._seconds = Histogram(
+            "modelyard_request_duration_seconds",
+            "From a request's arrival to its answer.",
+            labels,
+            buckets=_BUCKETS,
+            registry=self.registry,
+        )
+        self._hits = Counter("modelyard_cache_hits", "Answers from the cache.", ["model"], registry=self.registry)
+        self._misses = Counter(
+            "modelyard_cache_misses", "Answers asked of the cache in vain.", ["model"], registry=self.registry
+        )
+        self._in_flight = Gauge("modelyard_in_flight_requests", "Requests being answered.", registry=self.registry)
+        self._queue_rows = Gauge(
+            "modelyard_queue_rows", "Rows that wait for compute or are in it.", registry=self.registry
+        )
+        self._info = Gauge(
+            "modelyard_model_info",
+            "1 for each model served.",
+            ["model", "version", "format", "digest"],
+            registry=self.registry,
+        )
+        self._load_seconds = Gauge(
+            "modelyard_model_load_seconds", "Loading and warm-up.", ["model", "version"], registry=self.registry
+        )
+        self._children: dict[tuple[str, str, str, int], tuple[Callable[[], None], Callable[[float], None]]] = {}
+
+    def observe(self, model: str, version: str, protocol: str, code: int, seconds: float) -> None:
+        """Count a request; `model` is a name of ours or UNRESOLVED, never one that a client made up."""
+        key = (model, version, protocol, code)
+        child = self._children.get(key)
+        if child is None:
+            # Looking a child up by its labels costs more than counting.
+            child = (
+                self._requests.labels(model, version, protocol, str(code)).inc,
+                self._seconds.labels(model, version, protocol).observe,
+            )
+            self._children[key] = child
+        child[0]()
+        child[1](seconds)
+
+    def cache(self, model: str, *, hit: bool) -> None:
+        """Count a look into the cache."""
+        (self._hits if hit else self._misses).labels(model).inc()
+
+    def watch(self, *, in_flight: Callable[[], float], queue_rows: Callable[[], float]) -> None:
+        """Take the gauges from functions, which are called when somebody reads the metrics."""
+        self._in_flight.set_function(in_flight)
+        self._queue_rows.set_function(queue_rows)
+
+    def loaded(self, model: str, version: str, format: str, digest: str, seconds: float) -> None:
+        """Note a model that is served from now on, and how long it took to load and warm up."""
+        self._info.labels(model, version, format, digest).set(1)
+        self._load_seconds.labels(model, version).set(seconds)
+
+    def render(self, accept: str) -> tuple[bytes, str]:
+        """Return the exposition and its content type: OpenMetrics where `accept` asks for it, else Prometheus text."""
+        encoder, content_type = choose_encoder(accept)
+        return encoder(self.registry), content_type
+
+    def counts(self) -> tuple[Counts, dict[str, Counts]]:
+        """Return the counts in all and by model, from the very counters that Prometheus reads."""
+        requests: dict[str, float] = defaultdict(float)
+        errors: dict[str, float] = defaultdict(float)
+        seconds: dict[str, float] = defaultdict(float)
+        for metric in self._requests.collect():
+            for sample in metric.samples:
+                if sample.name.endswith("_total"):
+                    requests[sample.labels["model"]] += sample.value
+                    errors[sample.labels["model"]] += sample.value if int(sample.labels["code"]) >= 400 else 0
+        for metric in self._seconds.collect():
+            for sample in metric.samples:
+                if sample.name.endswith("_sum"):
+                    seconds[sample.labels["model"]] += sample.value
+        by_model = {
+            name: _counts(requests[name], errors[name], seconds[name])
+            for name in sorted(requests)
+            if name != UNRESOLVED
+        }
+        return _counts(sum(requests.values()), sum(errors.values()), sum(seconds.values())), by_model
+
+    def counts_json(self) -> dict[str, object]:
+        """Return the counts as the JSON object of `/metrics`."""
+        total, by_model = self.counts()
+        return {**asdict(total), "models": {name: asdict(counts) for name, counts in by_model.items()}}
+
+
+def _counts(requests: float, errors: float, seconds: float) -> Counts:
+    if not requests:
+        return Counts()
+    return Counts(int(requests), int(errors), errors / requests, round(seconds / requests * 1000, 3))

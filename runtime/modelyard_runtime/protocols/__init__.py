@@ -1,0 +1,1 @@
+"""Protocols: what clients speak. The seed API (predict, models), health and metrics."""

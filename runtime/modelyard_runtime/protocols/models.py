@@ -1,0 +1,132 @@
+"""What is served: GET /models and /models/{name}; changes are refused here, with the way to make them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict
+
+from modelyard_runtime.observe.metrics import Counts, Metrics
+from modelyard_runtime.serving.registry import Registry, ServedModel
+
+__all__ = ["ErrorBody", "ModelDescription", "ModelList", "model_routes"]
+
+_IN_THE_SPEC = (
+    "models are not changed here: in a cluster, edit the ModelDeployment's spec.model; "
+    "on one machine, start modelyard serve anew"
+)
+
+
+class ErrorBody(BaseModel):
+    """Every error, whatever the route: what was wrong, and what to do."""
+
+    error: str
+
+
+class Tensor(BaseModel):
+    """An input or output; -1 in `shape` is any number."""
+
+    name: str
+    datatype: str
+    shape: list[int]
+
+
+class ModelCounts(BaseModel):
+    """Requests in numbers; an error is any answer of 400 or above."""
+
+    request_count: int
+    error_count: int
+    error_rate: float
+    avg_latency_ms: float
+
+
+class ModelDescription(BaseModel):
+    """A model and its state; all but name and state are absent until it is ready."""
+
+    model_config = ConfigDict(protected_namespaces=())
+
+    name: str
+    state: str
+    version: str | None = None
+    format: str | None = None
+    digest: str | None = None
+    uri: str | None = None
+    inputs: list[Tensor] | None = None
+    outputs: list[Tensor] | None = None
+    feature_names: list[str] | None = None
+    metadata: dict[str, Any] | None = None
+    counts: ModelCounts | None = None
+
+
+class ModelList(BaseModel):
+    """All models."""
+
+    models: list[ModelDescription]
+
+
+def model_routes(registry: Registry, metrics: Metrics) -> APIRouter:
+    """Return the routes."""
+    router = APIRouter(tags=["models"])
+    missing: dict[int | str, dict[str, Any]] = {404: {"model": ErrorBody, "description": "No such model."}}
+    forbidden: dict[int | str, dict[str, Any]] = {403: {"model": ErrorBody, "description": "Always, in a cluster."}}
+
+    def describe() -> dict[str, dict[str, Any]]:
+        loaded = {served.name: served for served in registry.served()}
+        _, counts = metrics.counts()
+        return {
+            name: {"name": name, "state": state.value, **_details(loaded.get(name), counts.get(name, Counts()))}
+            for name, state in registry.states.items()
+        }
+
+    async def refuse() -> JSONResponse:
+        return JSONResponse({"error": _IN_THE_SPEC}, status_code=403)
+
+    @router.get("/models", response_model=ModelList)
+    async def list_models() -> JSONResponse:
+        """List the models, ready or not."""
+        return JSONResponse({"models": list(describe().values())})
+
+    @router.get("/models/{name}", response_model=ModelDescription, responses=missing)
+    async def get_model(name: str) -> JSONResponse:
+        """Describe a model: state, version, format, digest, inputs, outputs, counts."""
+        found = describe().get(name)
+        if found is None:
+            return JSONResponse({"error": f"no model {name[:100]!r} is served here; see GET /models"}, status_code=404)
+        return JSONResponse(found)
+
+    for method, path in (
+        ("POST", "/models"),
+        ("DELETE", "/models/{name}"),
+        ("POST", "/models/{name}/versions/{version}/activate"),
+    ):
+        router.add_api_route(
+            path, refuse, methods=[method], status_code=403, responses=forbidden, response_class=JSONResponse,
+            summary="Refused: the spec decides", name=f"refuse {method} {path}",
+        )  # fmt: skip
+    return router
+
+
+def _details(served: ServedModel | None, counts: Counts) -> dict[str, Any]:
+    if served is None:
+        return {}
+    model = served.model
+    return {
+        "version": served.version,
+        "format": served.format,
+        "digest": served.digest,
+        "uri": served.uri,
+        "inputs": [{"name": spec.name, "datatype": spec.datatype, "shape": list(spec.shape)} for spec in model.inputs],
+        "outputs": [
+            {"name": spec.name, "datatype": spec.datatype, "shape": list(spec.shape)} for spec in model.outputs
+        ],
+        "feature_names": list(model.feature_names) if model.feature_names is not None else None,
+        "metadata": dict(model.metadata),
+        "counts": {
+            "request_count": counts.request_count,
+            "error_count": counts.error_count,
+            "error_rate": counts.error_rate,
+            "avg_latency_ms": counts.avg_latency_ms,
+        },
+    }

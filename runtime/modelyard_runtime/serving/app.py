@@ -1,0 +1,124 @@
+"""The one ASGI application: predictions straight to PredictApp, everything else to FastAPI."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.openapi.utils import get_openapi
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from modelyard_runtime.observe.metrics import Metrics
+from modelyard_runtime.protocols.health import health_routes
+from modelyard_runtime.protocols.metrics import metrics_routes
+from modelyard_runtime.protocols.models import ErrorBody, model_routes
+from modelyard_runtime.protocols.openapi import PREDICT_PATHS, PREDICT_SCHEMAS
+from modelyard_runtime.protocols.predict import ROUTES, PredictApp
+from modelyard_runtime.serving.cache import AnswerCache
+from modelyard_runtime.serving.compute import Compute
+from modelyard_runtime.serving.limits import Message, Receive, Scope, Send
+from modelyard_runtime.serving.registry import Registry
+from modelyard_runtime.settings import Settings
+
+__all__ = ["RuntimeApp"]
+
+_logger = logging.getLogger(__name__)
+
+
+class RuntimeApp:
+    """The ASGI application of one server process, with the parts that its routes share."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        draining: Callable[[], bool],
+        clock: Callable[[], float] = time.monotonic,
+        threads: int | None = None,
+    ) -> None:
+        """While `draining()`, every answer closes its connection; `clock` gives the cache monotonic seconds."""
+        self.registry = Registry()
+        self.metrics = Metrics()
+        self.compute = Compute(max_queue=settings.max_queue, threads=threads)
+        self._draining = draining
+        self._predict = PredictApp(
+            registry=self.registry,
+            compute=self.compute,
+            cache=AnswerCache(ttl=settings.cache_ttl, max_bytes=settings.cache_max_bytes, clock=clock),
+            metrics=self.metrics,
+            max_body_bytes=settings.max_body_bytes,
+            timeout=settings.timeout,
+            draining=draining,
+        )
+        self.metrics.watch(in_flight=lambda: self._predict.in_flight, queue_rows=lambda: self.compute.queue_rows)
+        self._fastapi = _fastapi(self.registry, self.metrics, draining)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one connection of ASGI."""
+        if scope["type"] == "http":
+            shape = ROUTES.get(scope["path"])
+            if shape is not None:
+                await self._predict(shape, scope, receive, send)
+                return
+
+        async def send_closing(message: Message) -> None:
+            if message["type"] == "http.response.start" and self._draining():
+                message["headers"] = [*message.get("headers", ()), (b"connection", b"close")]
+            await send(message)
+
+        await self._fastapi(scope, receive, send_closing)
+
+
+def _fastapi(registry: Registry, metrics: Metrics, draining: Callable[[], bool]) -> FastAPI:
+    app = FastAPI(
+        title="Modelyard runtime",
+        description="Predictions, health and metrics of one model server.",
+        redirect_slashes=False,
+    )
+    app.include_router(health_routes(registry, draining))
+    app.include_router(metrics_routes(metrics))
+    app.include_router(model_routes(registry, metrics))
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(RequestValidationError, _validation_error)
+    app.add_exception_handler(Exception, _server_error)
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            schema = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+            schema["paths"] = {**PREDICT_PATHS, **schema["paths"]}
+            schemas = schema.setdefault("components", {}).setdefault("schemas", {})
+            schemas.update(PREDICT_SCHEMAS, ErrorBody=ErrorBody.model_json_schema())
+            app.openapi_schema = schema
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way to extend its schema
+    return app
+
+
+async def _http_error(request: Request, exc: Exception) -> JSONResponse:
+    assert isinstance(exc, HTTPException)  # noqa: S101 -- for the type checker; registered for this class
+    path = request.url.path[:200]
+    if exc.status_code == 404:
+        message = f"there is no {path}; see /docs for what there is"
+    elif exc.status_code == 405:
+        allowed = (exc.headers or {}).get("Allow", "another method")
+        message = f"{request.method} {path} is not allowed; use {allowed}"
+    else:
+        message = str(exc.detail)
+    return JSONResponse({"error": message}, status_code=exc.status_code, headers=exc.headers)
+
+
+async def _validation_error(request: Request, exc: Exception) -> JSONResponse:
+    assert isinstance(exc, RequestValidationError)  # noqa: S101 -- for the type checker; registered for this class
+    problems = "; ".join(f"{'.'.join(map(str, error['loc']))}: {error['msg']}" for error in exc.errors()[:5])
+    return JSONResponse({"error": problems}, status_code=422)
+
+
+async def _server_error(request: Request, exc: Exception) -> JSONResponse:
+    _logger.error("%s %s failed", request.method, request.url.path, exc_info=exc)
+    return JSONResponse({"error": "the server failed; its log says why"}, status_code=500)

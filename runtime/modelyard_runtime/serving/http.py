@@ -1,0 +1,126 @@
+"""uvicorn, with the ends changed: its signals and shutdown are ours, and its own 400 is JSON."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import orjson
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from modelyard_runtime.serving.drain import Drain, Phase, refuse_new_connections
+
+__all__ = ["HttpServer", "open_listener"]
+
+_BACKLOG = 2048
+_ACCEPT_SECONDS = 0.2
+"""From the last SYN taken until the listener closes: handshakes under way come to their end, and are accepted."""
+_IDLE_SECONDS = 1.0
+"""How long a connection that nobody was told to close may still bring a request, which is answered and closed."""
+_HURRIED_SECONDS = 2.0
+"""What requests in flight get when somebody waits at a terminal."""
+
+
+class _Protocol(HttpToolsProtocol):
+    """HTTP/1.1, with every error in the form of the contract."""
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer bytes that are not HTTP."""
+        body = orjson.dumps({"error": "the request is not valid HTTP/1.1; check the client"})
+        head = b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\nconnection: close\r\n"
+        self.transport.write(head + b"content-length: %d\r\n\r\n" % len(body) + body)
+        self.transport.close()
+
+
+class HttpServer(uvicorn.Server):
+    """Serves an ASGI application on one listener until `drain` says to end."""
+
+    def __init__(self, app: Any, listener: socket.socket, drain: Drain, *, drain_delay: float, timeout: float) -> None:
+        """`drain_delay` and `timeout` (of requests in flight at the end) in seconds."""
+        config = uvicorn.Config(
+            app,
+            http=_Protocol,
+            ws="none",
+            lifespan="off",
+            interface="asgi3",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            backlog=_BACKLOG,
+            timeout_keep_alive=75,  # longer than the usual client's and balancer's, so that they close first
+        )
+        super().__init__(config)
+        self._listener = listener
+        self._drain = drain
+        self._drain_delay = drain_delay
+        self._timeout = timeout
+
+    async def run_until_drained(self) -> None:
+        """Serve, and return once the last connection is closed."""
+        await self.serve(sockets=[self._listener])
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave the signals alone: the drain has them."""
+        yield
+
+    async def main_loop(self) -> None:
+        """Keep the Date header fresh until the drain delay is over."""
+        ticking = asyncio.create_task(self._tick())
+        try:
+            await self._drain.wait_for(Phase.DRAINING)
+            await self._drain.wait_for(Phase.HURRIED, self._drain_delay)
+        finally:
+            ticking.cancel()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Close the listener and then the connections, in an order that loses nothing."""
+        refuse_new_connections(self._listener)
+        await self._drain.wait_for(Phase.HURRIED, _ACCEPT_SECONDS)
+        for server in self.servers:
+            server.close()
+        for sock in sockets or ():
+            sock.close()
+        # Every answer since SIGTERM closed its connection. What is left is idle, perhaps with a request on its way.
+        await self._until_quiet(Phase.HURRIED, _IDLE_SECONDS)
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
+        if not await self._until_quiet(Phase.HURRIED, self._timeout):
+            await self._until_quiet(Phase.FORCED, _HURRIED_SECONDS)
+        for task in list(self.server_state.tasks):
+            task.cancel()
+
+    async def _tick(self) -> None:
+        counter = 0
+        while True:
+            await self.on_tick(counter)
+            counter += 10  # uvicorn's counter is tenths of seconds
+            await asyncio.sleep(1)
+
+    async def _until_quiet(self, phase: Phase, timeout: float) -> bool:
+        """Wait until no connection is left, for `phase`, or `timeout` seconds; return whether it is quiet."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + timeout
+        while (self.server_state.connections or self.server_state.tasks) and loop.time() < end:
+            if await self._drain.wait_for(phase, 0.02):
+                break
+        return not (self.server_state.connections or self.server_state.tasks)
+
+
+def open_listener(host: str, port: int) -> socket.socket:
+    """Return a bound socket that does not listen yet. Raises OSError."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+    except OSError:
+        listener.close()
+        raise
+    listener.setblocking(False)
+    return listener

@@ -1,0 +1,79 @@
+"""From an artifact on disk to a model that is warm."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from modelyard_runtime.artifacts.detect import detect
+from modelyard_runtime.artifacts.digest import check_digest
+from modelyard_runtime.artifacts.layout import ARTIFACT_DIR, read_report
+from modelyard_runtime.errors import LoadFailed, OutOfMemory, RequestError, StartupFailure, WarmupFailed, WrongInput
+from modelyard_runtime.formats.base import Model, sample_rows
+from modelyard_runtime.formats.load import load_model
+from modelyard_runtime.serving.compute import predict_checked
+from modelyard_runtime.serving.registry import ServedModel
+from modelyard_runtime.settings import Settings
+
+__all__ = ["load_served", "warm_up"]
+
+_logger = logging.getLogger(__name__)
+
+
+def load_served(settings: Settings, clock: Callable[[], float] = time.perf_counter) -> tuple[ServedModel, float]:
+    """Load and warm up what was fetched into `settings.model_dir`; return it with the seconds that this took.
+
+    Raises StartupFailure.
+    """
+    start = clock()
+    try:
+        report = read_report(settings.model_dir)
+        check_digest(report.digest, settings.model_digest, report.uri)
+        root = settings.model_dir / ARTIFACT_DIR
+        _check_there(root)
+        model = load_model(detect(root, settings.model_format or report.format))
+        warm_up(model)
+    except MemoryError as exc:
+        if isinstance(exc, StartupFailure):
+            raise
+        raise OutOfMemory("loading ran out of memory; raise spec.resources.limits.memory") from None
+    served = ServedModel(
+        name=settings.model_name,
+        version=settings.model_version or report.version,
+        format=settings.model_format or report.format,
+        digest=report.digest,
+        uri=report.uri or settings.model_uri,
+        model=model,
+    )
+    return served, clock() - start
+
+
+def warm_up(model: Model) -> None:
+    """Predict a row as a request would: the first client meets a model that works and is warm. Raises WarmupFailed.
+
+    A model may refuse made-up values (an unknown category) and be right; one that fails on all of them is not put up.
+    """
+    if model.features is None:
+        return
+    errors: list[RequestError] = []
+    for rows in sample_rows(model.features):
+        try:
+            predict_checked(model, rows)
+        except RequestError as exc:
+            errors.append(exc)
+        else:
+            return
+    if any(isinstance(error, WrongInput) and "unknown categor" in error.message for error in errors):
+        _logger.warning("not warmed up: %s", errors[0].message)
+        return
+    raise WarmupFailed(
+        f"the model can't predict a row of {model.features} numbers: {errors[0].message}; "
+        "check that it predicts a plain numpy array before saving it"
+    )
+
+
+def _check_there(root: Path) -> None:
+    if not root.is_dir():
+        raise LoadFailed(f"{root} is not there, though artifact.json is; fetch the artifact again")
