@@ -10,8 +10,11 @@ from .binaries import Binaries
 from .cluster import Cluster, down
 from .control_plane import ControlPlane
 from .errors import BuildFailed, ClusterError, CommandFailed, ComponentFailed, MissingPrerequisite, NotReady
+from .images import BASE_IMAGE, base_image, build_image
+from .run import wait_until
 
 __all__ = [
+    "BASE_IMAGE",
     "Api",
     "ApiError",
     "Binaries",
@@ -23,5 +26,8 @@ __all__ = [
     "ControlPlane",
     "MissingPrerequisite",
     "NotReady",
+    "base_image",
+    "build_image",
     "down",
+    "wait_until",
 ]

@@ -1,7 +1,7 @@
 """Finds the programs of a cluster, or builds them from Go modules into a cache outside the checkout.
 
-Kubernetes publishes no package that a test may simply install, and images need a container runtime first. Its Go modules
-need neither, and `binaries/go.sum` vouches for every line that is compiled.
+Kubernetes publishes no package that a test may simply install, and images need a container runtime first. Its Go
+modules need neither, and `binaries/go.sum` vouches for every line that is compiled.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ _BUILD_LIMIT = 45 * 60.0
 class Binaries:
     """The programs of a cluster, each found or built when first asked for.
 
-    KUBEBUILDER_ASSETS comes first, then PATH, then the cache. What is found in the first two is used only if its version
-    goes with the rest: a kubelet must not be newer than its API server.
+    KUBEBUILDER_ASSETS comes first, then PATH, then the cache. What is found in the first two is used only if its
+    version goes with the rest: a kubelet must not be newer than its API server.
 
     Args:
         env: where KUBEBUILDER_ASSETS, PATH and the cache's place are read from.
@@ -160,7 +160,9 @@ class Binaries:
                 raise
         if status != 0:
             new.unlink(missing_ok=True)
-            raise BuildFailed(f"{' '.join(argv[:2])} {program.package} ended with {status}; {log} ends with:\n{tail(log)}")
+            raise BuildFailed(
+                f"{' '.join(argv[:2])} {program.package} ended with {status}; {log} ends with:\n{tail(log)}"
+            )
         new.rename(self.folder / program.name)
         self._report(f"  {program.name}: built in {time.monotonic() - begun:.0f} s")
 
@@ -172,7 +174,7 @@ class Binaries:
                 passed = time.monotonic() - begun
                 if passed > _BUILD_LIMIT:
                     raise BuildFailed(
-                        f"{program.name} did not compile within {_BUILD_LIMIT / 60:.0f} min; what is compiled is kept, so "
-                        f"the same command goes on from there"
+                        f"{program.name} did not compile within {_BUILD_LIMIT / 60:.0f} min; what is compiled is kept, "
+                        f"so the same command goes on from there"
                     ) from None
                 self._report(f"  {program.name}: compiling, {passed:.0f} s")

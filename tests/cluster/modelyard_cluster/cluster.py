@@ -14,9 +14,10 @@ from .errors import ClusterError, NotReady
 from .node import Node
 from .processes import Processes, end_recorded, is_running, read_recorded
 from .run import Report, say
-from .sandbox import Sandbox, clean_up
+from .runtime import ContainerRuntime
+from .sandbox import Network, Sandbox, clean_up
 
-__all__ = ["Cluster", "down"]
+__all__ = ["Cluster", "down", "import_image", "running"]
 
 _DESCRIPTION = "cluster.json"
 
@@ -24,8 +25,8 @@ _DESCRIPTION = "cluster.json"
 class Cluster:
     """A control plane with a node that runs pods; takes root.
 
-    Use it as a context manager, or `start` and `stop` it. Pods reach each other by name, ClusterIPs, the API server and this
-    machine (at `machine_address`); this machine reaches pods and ClusterIPs. Nobody reaches anything further away.
+    Use it as a context manager, or `start` and `stop` it. Pods reach each other by name, ClusterIPs, the API server and
+    this machine (at `machine_address`); this machine reaches pods and ClusterIPs. No pod reaches anything further away.
 
     Args:
         state_dir: created if need be; must lie on a real file system, neither in /run nor on an overlay.
@@ -112,7 +113,7 @@ class Cluster:
         self._sandbox = Sandbox(self.state_dir, self._processes)
         self._sandbox.start()
         network = self._sandbox.network
-        (self.state_dir / _DESCRIPTION).write_text(json.dumps({"cgroup": network.link}))
+        (self.state_dir / _DESCRIPTION).write_text(json.dumps({"init": self._sandbox.init, "network": network.number}))
         self._control_plane = ControlPlane(
             self.state_dir,
             audit=self._audit,
@@ -164,8 +165,23 @@ def running(state_dir: Path) -> list[str]:
     return [recorded.name for recorded in read_recorded(state_dir) if is_running(recorded)]
 
 
+def import_image(state_dir: Path, archive: Path) -> None:
+    """Put an image into the node of a cluster that another process started.
+
+    Raises:
+        NotReady: no node runs there.
+    """
+    description = state_dir / _DESCRIPTION
+    if not description.exists() or "containerd" not in running(state_dir):
+        raise NotReady("no node is running: `scripts/cluster up --node` starts one")
+    facts = json.loads(description.read_text())
+    sandbox = Sandbox(state_dir, Processes(state_dir, tied=True))
+    sandbox.attach(facts["init"], facts["network"])
+    ContainerRuntime(sandbox).import_image(archive)
+
+
 def _forget_node(state_dir: Path) -> None:
     description = state_dir / _DESCRIPTION
     if description.exists():
-        clean_up(state_dir, json.loads(description.read_text())["cgroup"])
+        clean_up(state_dir, Network(json.loads(description.read_text())["network"]).link)
         description.unlink()

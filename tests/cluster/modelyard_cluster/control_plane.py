@@ -1,7 +1,7 @@
 """etcd, kube-apiserver and kube-controller-manager: all of Kubernetes but the nodes, ready in seconds, without root.
 
-Deployments become ReplicaSets and Pods, owners collect their garbage, RBAC and CRD validation are the real ones. Nothing
-runs the Pods; `Node` does.
+Deployments become ReplicaSets and Pods, what has lost its owner is deleted, RBAC and CRD validation are the real ones.
+Nothing runs the Pods; `Node` does.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import contextlib
 import os
 import secrets
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -151,7 +151,7 @@ class ControlPlane:
         wait_until(self._ready, what="the API server's /readyz", timeout=timeout, explain=apiserver.explain)
         manager = self._start_manager(programs["kube-controller-manager"])
         wait_until(
-            self._has_default_account,
+            lambda: self._has_account("default"),
             what="the controller manager to make the service account `default`",
             timeout=timeout,
             explain=manager.explain,
@@ -186,6 +186,20 @@ class ControlPlane:
             token=answer["status"]["token"],
             namespace=namespace,
         )
+
+    @contextlib.contextmanager
+    def namespace(self, name: str) -> Iterator[str]:
+        """Make a namespace, ready for pods, and have it deleted afterwards, without waiting for that."""
+        self.api.request("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
+        try:
+            wait_until(
+                lambda: self._has_account(name),
+                what=f"the service account `default` in {name}",
+                timeout=30,
+            )
+            yield name
+        finally:
+            self.api.request("DELETE", f"/api/v1/namespaces/{name}")
 
     def program_kubeconfig(self, user: str) -> Path:
         """Return the kubeconfig of one of the cluster's own programs, such as `system:kube-scheduler`."""
@@ -287,12 +301,10 @@ class ControlPlane:
         except ApiError:
             return False
 
-    def _has_default_account(self) -> bool:
+    def _has_account(self, namespace: str) -> bool:
         self._processes.check()
         try:
-            self.api.request("GET", "/api/v1/namespaces/default/serviceaccounts/default", timeout=5)
+            self.api.request("GET", f"/api/v1/namespaces/{namespace}/serviceaccounts/default", timeout=5)
         except ApiError:
             return False
         return True
-
-

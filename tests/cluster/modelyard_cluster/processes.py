@@ -109,8 +109,8 @@ class Processes:
 
     Args:
         state_dir: holds the state file and `logs/`.
-        tied: the programs die with the calling process, even if that is killed. For tests; a developer's cluster outlives
-            the command that starts it.
+        tied: the programs die with the calling process, even if that is killed. For tests; a developer's cluster
+            outlives the command that starts it.
     """
 
     def __init__(self, state_dir: Path, *, tied: bool) -> None:

@@ -47,7 +47,7 @@ PROGRAMS: Final[dict[str, Program]] = {
 }
 
 CONTROL_PLANE: Final = ("etcd", "kube-apiserver", "kube-controller-manager", "kubectl")
-NODE: Final = ("kube-scheduler", "kubelet", "kube-proxy", "coredns")
+NODE: Final = ("kube-scheduler", "kubelet", "kube-proxy", "coredns", "pause")
 
 
 def version_of(output: str) -> str | None:

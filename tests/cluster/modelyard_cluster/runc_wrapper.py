@@ -1,8 +1,8 @@
 """Stands in for runc where the machine itself lacks CAP_SYS_RESOURCE. Run as a script, not imported.
 
-Without that capability nobody may lower oom_score_adj, raise a limit or pass the capability on, yet containerd asks runc to
-do all three; runc then dies with "can't get final child's PID from pipe: EOF". What cannot be granted is taken out of the
-request.
+Without that capability nobody may lower oom_score_adj, raise a limit or pass the capability on, yet containerd asks
+runc to do all three; runc then dies with "can't get final child's PID from pipe: EOF". What cannot be granted is taken
+out of the request.
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ from __future__ import annotations
 import json
 import os
 import sys
+from itertools import pairwise
 from typing import Any
 
 
 def main(runc: str, arguments: list[str]) -> None:
     """Edit the request that the arguments point at, if any, and become runc."""
-    for option, value in zip(arguments, arguments[1:], strict=False):
+    for option, value in pairwise(arguments):
         if option in {"--bundle", "-b"}:
             edit(os.path.join(value, "config.json"))
         elif option in {"--process", "-p"}:

@@ -1,8 +1,8 @@
 """The namespaces that a node lives in, as seen from the machine: made, entered, wired up and cleaned up after.
 
-A kubelet expects a machine of its own: it mounts, adds interfaces, and kube-proxy's firewall table has one fixed name. In
-namespaces of its own it can have all that without a trace on the developer's machine; the kernel takes everything back when
-the first process in them ends, and a parent's death ends that process even if the parent was killed.
+A kubelet expects a machine of its own: it mounts, adds interfaces, and kube-proxy's firewall table has one fixed name.
+In namespaces of its own it can have all that without a trace on the developer's machine; the kernel takes everything
+back when the first process in them ends, and a parent's death ends that process even if the parent was killed.
 """
 
 from __future__ import annotations
@@ -90,9 +90,7 @@ class Sandbox:
     @property
     def prefix(self) -> tuple[str, ...]:
         """The command that runs another command inside."""
-        if self._init is None:
-            raise NotReady("the sandbox is not started")
-        return ("nsenter", f"--target={self._init}", "--mount", "--net", "--pid", "--")
+        return ("nsenter", f"--target={self.init}", "--mount", "--net", "--pid", "--")
 
     def start(self) -> None:
         """Make the namespaces and the cable between them and the machine.
@@ -107,7 +105,8 @@ class Sandbox:
         holder = self._processes.start(
             "sandbox",
             [
-                "unshare", "--mount", "--propagation=private", "--net", "--pid", "--fork", "--kill-child", "--mount-proc",
+                "unshare", "--mount", "--propagation=private", "--net", "--pid", "--fork", "--kill-child",
+                "--mount-proc",
                 sys.executable, "-I", "-S", sandbox_init.__file__, self.state_dir,
             ],
         )  # fmt: skip
@@ -115,9 +114,18 @@ class Sandbox:
         self._init = _child_of(holder.process.pid)
         self._network = self._connect(self._init)
 
-    def start_inside(
-        self, name: str, argv: Sequence[str | Path], *, env: dict[str, str] | None = None
-    ) -> Component:
+    def attach(self, init: int, number: int) -> None:
+        """Take over a sandbox that another process started, by its first process's id and its network's number."""
+        self._init, self._network = init, Network(number)
+
+    @property
+    def init(self) -> int:
+        """The id of the process that holds the namespaces, as the machine sees it."""
+        if self._init is None:
+            raise NotReady("the sandbox is not started")
+        return self._init
+
+    def start_inside(self, name: str, argv: Sequence[str | Path], *, env: dict[str, str] | None = None) -> Component:
         """Start a program inside."""
         return self._processes.start(name, argv, env=env, prefix=self.prefix)
 
@@ -179,7 +187,7 @@ def _is_routed(network: ipaddress.IPv4Network) -> bool:
 
 
 def clean_up(state_dir: Path, cgroup: str) -> None:
-    """Remove what the kernel does not take back by itself: empty control groups, empty folders, the node's own files."""
+    """Remove what the kernel does not take back by itself: empty control groups and folders, and the node's files."""
     for controller in Path("/sys/fs/cgroup").glob(f"*/{cgroup}"):
         _remove_tree_of_groups(controller)
     if (Path("/sys/fs/cgroup") / cgroup).is_dir():
@@ -198,5 +206,3 @@ def _remove_tree_of_groups(group: Path) -> None:
     for parent, _, _ in os.walk(group, topdown=False):
         with contextlib.suppress(OSError):
             Path(parent).rmdir()
-
-

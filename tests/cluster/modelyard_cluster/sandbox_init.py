@@ -1,7 +1,7 @@
 """Process 1 of the node's namespaces: prepares them, then reaps what is orphaned. Run as a script, not imported.
 
-The node gets mount, network and process namespaces of its own, so that everything it mounts, every interface and firewall
-table it makes and every process of every pod ends with this one process, however that ends.
+The node gets mount, network and process namespaces of its own, so that everything it mounts, every interface and
+firewall table it makes and every process of every pod ends with this one process, however that ends.
 """
 
 from __future__ import annotations
