@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import signal
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -89,6 +90,11 @@ def _registry(controller: Controller) -> kopf.OperatorRegistry:
     """Return handlers that only enqueue: no annotations, finalizers or patches by kopf."""
     registry = kopf.OperatorRegistry()
 
+    async def login(**kwargs: Any) -> kopf.ConnectionInfo | None:
+        return kopf.login_with_service_account(**kwargs) or kopf.login_with_kubeconfig(**kwargs)
+
+    kopf.on.login(registry=registry)(login)
+
     def on_event(kind: str) -> Any:
         async def handler(event: Mapping[str, Any], **_kwargs: Any) -> None:
             controller.on_event(kind, dict(event["object"]), deleted=event["type"] == "DELETED")
@@ -132,8 +138,11 @@ def _now() -> datetime:
     return datetime.now(UTC)
 
 
-async def run_operator(config: Config, *, stop: asyncio.Event | None = None) -> None:
-    """Watch and reconcile until the process is told to stop (or `stop` is set)."""
+async def run_operator(config: Config) -> None:
+    """Watch and reconcile until the process is told to stop by SIGTERM or SIGINT."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with _api_client() as api, aiohttp.ClientSession() as http:
         metrics = Metrics()
         cluster = KubeCluster(api, http, observe=metrics.requested)

@@ -1,0 +1,1 @@
+"""Pure arithmetic of experiments: buckets, and later statistics and decisions."""

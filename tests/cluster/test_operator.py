@@ -1,0 +1,184 @@
+"""The operator against a real API server and controller-manager; the test plays the kubelet."""
+
+from collections.abc import Iterator
+
+import pytest
+from manifest_cases import abtest, model_deployment
+from modelyard_cluster.control_plane import ControlPlane
+from operator_process import DIGEST, Namespace, OperatorProcess, eventually, pod_failed, serve
+
+
+@pytest.fixture(scope="module")
+def operator(crds: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OperatorProcess]:
+    with OperatorProcess(crds.kubeconfig, tmp_path_factory.mktemp("operator") / "log") as process:
+        yield process
+
+
+@pytest.fixture
+def ns(crds: ControlPlane, namespace: str, operator: OperatorProcess) -> Namespace:
+    return Namespace(crds, namespace)
+
+
+def test_a_model_deployment_becomes_a_deployment_and_two_services(ns: Namespace) -> None:
+    ns.apply(model_deployment(replicas=2))
+
+    deployment = eventually(lambda: ns.get("deployment", "churn"), bool, "the Deployment")
+    ns.wait_for_condition("mdep", "churn", "Ready", "False", "RollingOut")
+    service, headless = ns.get("service", "churn"), ns.get("service", "churn-pods")
+    owner = ns.get("mdep", "churn")
+    assert service is not None
+    assert headless is not None
+    assert owner is not None
+    assert deployment["spec"]["replicas"] == 2
+    assert deployment["spec"]["strategy"]["rollingUpdate"]["maxUnavailable"] == 0
+    assert headless["spec"]["clusterIP"] == "None"
+    assert service["spec"]["selector"] == deployment["spec"]["selector"]["matchLabels"]
+    assert [ref["uid"] for ref in service["metadata"]["ownerReferences"]] == [owner["metadata"]["uid"]]
+
+
+def test_ready_pods_make_it_ready_and_tell_the_version(ns: Namespace) -> None:
+    ns.apply(model_deployment(replicas=1))
+
+    serve(ns, "churn", version="4")
+
+    ns.wait_for_condition("mdep", "churn", "Ready", "True", "Ready")
+    status = (ns.get("mdep", "churn") or {})["status"]
+    assert status["model"] == {
+        "uri": "pvc://models/churn/1",
+        "name": "churn",
+        "version": "4",
+        "format": "sklearn",
+        "digest": DIGEST,
+    }
+    assert status["url"] == f"http://churn.{ns.name}.svc"
+    columns = ns.kubectl("get", "mdep").splitlines()
+    assert columns[0].split() == ["NAME", "URL", "VERSION", "READY", "REASON", "AGE"]
+    assert columns[1].split()[:5] == ["churn", status["url"], "4", "True", "Ready"]
+
+
+def test_a_bad_new_version_is_told_while_the_old_one_serves(ns: Namespace) -> None:
+    ns.apply(model_deployment(replicas=1))
+    serve(ns, "churn")
+    ns.wait_for_condition("mdep", "churn", "Ready", "True", "Ready")
+    [old] = ns.pods("churn")
+
+    ns.apply(model_deployment(replicas=1, model={"uri": "pvc://models/churn/2"}))
+    new = eventually(lambda: ns.pods("churn"), lambda pods: len(pods) == 2, "the pod of the new version")
+    [name] = [pod["metadata"]["name"] for pod in new if pod["metadata"]["uid"] != old["metadata"]["uid"]]
+    ns.patch_status("pod", name, pod_failed("LoadFailed", "weights has 3 numbers, features has 4 names"))
+
+    condition = ns.wait_for_condition("mdep", "churn", "Ready", "False", "LoadFailed")
+    assert "weights has 3 numbers" in condition["message"]
+    assert ns.condition("mdep", "churn", "Available")["status"] == "True"
+    assert (ns.get("mdep", "churn") or {})["status"]["model"]["uri"] == "pvc://models/churn/1"
+    assert old["metadata"]["uid"] in [pod["metadata"]["uid"] for pod in ns.pods("churn")]
+
+
+def test_another_objects_name_is_never_touched(ns: Namespace) -> None:
+    ns.kubectl("create", "service", "clusterip", "churn", "--tcp=80:80")
+    before = ns.get("service", "churn")
+
+    ns.apply(model_deployment())
+
+    condition = ns.wait_for_condition("mdep", "churn", "Ready", "False", "NameConflict")
+    assert "Service churn was made by someone else" in condition["message"]
+    assert ns.get("service", "churn") == before
+    assert ns.get("deployment", "churn") is None
+
+
+def test_repeated_reconciles_change_nothing(ns: Namespace, operator: OperatorProcess) -> None:
+    ns.apply(model_deployment(replicas=1))
+    serve(ns, "churn")
+    ns.wait_for_condition("mdep", "churn", "Ready", "True", "Ready")
+    versions = {kind: (ns.get(kind, "churn") or {})["metadata"]["resourceVersion"] for kind in ("mdep", "deployment")}
+
+    ns.kubectl("annotate", "service", "churn", "touched=yes")
+    ns.kubectl("delete", "service", "churn-pods")
+    eventually(lambda: ns.get("service", "churn-pods"), bool, "the Service to be made anew")
+
+    after = {kind: (ns.get(kind, "churn") or {})["metadata"]["resourceVersion"] for kind in ("mdep", "deployment")}
+    assert after == versions
+
+
+def test_deleting_takes_the_children_along(ns: Namespace) -> None:
+    ns.apply(model_deployment(replicas=1))
+    eventually(lambda: ns.get("deployment", "churn"), bool, "the Deployment")
+
+    ns.kubectl("delete", "mdep", "churn")
+
+    for kind, name in (("deployment", "churn"), ("service", "churn"), ("service", "churn-pods")):
+        eventually(lambda kind=kind, name=name: ns.get(kind, name), lambda seen: seen is None, f"{kind} {name} to go")
+
+
+def test_a_namesake_made_at_once_waits_for_the_old_children_to_go(ns: Namespace) -> None:
+    ns.apply(model_deployment(replicas=1))
+    serve(ns, "churn")
+    ns.wait_for_condition("mdep", "churn", "Ready", "True", "Ready")
+
+    ns.kubectl("delete", "mdep", "churn", "--wait=false")
+    ns.apply(model_deployment(replicas=1))
+
+    uid = (ns.get("mdep", "churn") or {})["metadata"]["uid"]
+    eventually(
+        lambda: ns.get("deployment", "churn"),
+        lambda seen: seen is not None and seen["metadata"]["ownerReferences"][0]["uid"] == uid,
+        "the Deployment of the namesake",
+    )
+
+
+def test_an_abtest_becomes_a_router_once_its_models_answer(ns: Namespace) -> None:
+    ns.apply(abtest())
+    ns.wait_for_condition("abt", "churn-test", "Ready", "False", "UnknownModelDeployment")
+
+    for name in ("churn", "churn-gbm"):
+        ns.apply(model_deployment(name, model={"uri": "pvc://models/churn/1", "name": "churn"}))
+    ns.wait_for_condition("abt", "churn-test", "Ready", "False", "VariantNotAvailable")
+    assert ns.get("deployment", "churn-test-router") is None
+    for name in ("churn", "churn-gbm"):
+        serve(ns, name)
+
+    config_map = eventually(lambda: ns.get("configmap", "churn-test-router"), bool, "the ConfigMap")
+    ns.wait_for_condition("abt", "churn-test", "RouterAvailable", "False", "Starting")
+    status = (ns.get("abt", "churn-test") or {})["status"]
+    assert status["weights"] == {"current": 9000, "gbm": 1000}
+    assert status["weightsSummary"] == "current 90%, gbm 10%"
+    assert status["epoch"] == 1
+    assert config_map["data"]["buckets.json"] == status["buckets"]
+    assert (ns.get("service", "churn-test") or {})["spec"]["ports"][0]["port"] == 80
+
+
+def test_a_shift_moves_the_fewest_buckets_and_begins_an_epoch(ns: Namespace) -> None:
+    for name in ("churn", "churn-gbm"):
+        ns.apply(model_deployment(name, model={"uri": "pvc://models/churn/1", "name": "churn"}))
+        serve(ns, name)
+    ns.apply(abtest())
+    eventually(lambda: ns.get("configmap", "churn-test-router"), bool, "the ConfigMap")
+    template = (eventually(lambda: ns.get("deployment", "churn-test-router"), bool, "the router"))["spec"]["template"]
+    pods = eventually(lambda: ns.pods("churn-test"), bool, "router pods")
+
+    patch = '[{"op": "replace", "path": "/spec/variants/1/weight", "value": 90}]'
+    ns.kubectl("patch", "abt", "churn-test", "--type=json", "-p", patch)
+
+    status = eventually(
+        lambda: (ns.get("abt", "churn-test") or {})["status"], lambda status: status.get("epoch") == 2, "epoch 2"
+    )
+    assert status["weights"] == {"current": 5000, "gbm": 5000}
+    config_map = ns.get("configmap", "churn-test-router") or {}
+    eventually(
+        lambda: {pod["metadata"]["annotations"].get("modelyard.dev/router-version") for pod in ns.pods("churn-test")},
+        lambda versions: versions == {config_map["data"]["version"]},
+        "the pods to be nudged",
+    )
+    assert (ns.get("deployment", "churn-test-router") or {})["spec"]["template"] == template
+    assert {pod["metadata"]["uid"] for pod in ns.pods("churn-test")} == {pod["metadata"]["uid"] for pod in pods}
+
+
+def test_variants_that_serve_different_names_are_refused(ns: Namespace) -> None:
+    for name in ("churn", "churn-gbm"):
+        ns.apply(model_deployment(name))
+        serve(ns, name)
+
+    ns.apply(abtest())
+
+    condition = ns.wait_for_condition("abt", "churn-test", "Ready", "False", "ModelNameMismatch")
+    assert "spec.model.name" in condition["message"]
