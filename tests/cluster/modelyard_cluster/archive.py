@@ -1,4 +1,4 @@
-"""Writes an image of one layer as a `docker-archive` tar, which containerd and buildah both import; no builder needed."""
+"""Writes an image of one layer as a `docker-archive` tar, which containerd and buildah import: no builder needed."""
 
 from __future__ import annotations
 

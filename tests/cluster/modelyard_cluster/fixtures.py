@@ -1,4 +1,4 @@
-"""pytest fixtures: a control plane, a cluster with a node, and names for namespaces.
+"""pytest fixtures: a control plane, a cluster with a node, and a namespace on each.
 
 Import them in a `conftest.py`. However often they are imported, one test run has one control plane and one cluster:
 they are kept by the run's configuration, not by the fixture.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NoReturn, TypeVar
 
 import pytest
@@ -18,7 +18,7 @@ from .cluster import Cluster
 from .control_plane import ControlPlane
 from .errors import MissingPrerequisite
 
-__all__ = ["control_plane", "namespace", "node_cluster"]
+__all__ = ["control_plane", "namespace", "node_cluster", "node_namespace"]
 
 _CONTROL_PLANE = pytest.StashKey[ControlPlane]()
 _CLUSTER = pytest.StashKey[Cluster]()
@@ -41,8 +41,20 @@ def node_cluster(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathF
 
 
 @pytest.fixture
-def namespace(request: pytest.FixtureRequest) -> str:
-    """A name for a namespace that no other test uses: `with control_plane.namespace(namespace): ...` makes it."""
+def namespace(request: pytest.FixtureRequest, control_plane: ControlPlane) -> Iterator[str]:
+    """A namespace of this test's own on the control plane."""
+    with control_plane.namespace(_name(request)) as name:
+        yield name
+
+
+@pytest.fixture
+def node_namespace(request: pytest.FixtureRequest, node_cluster: Cluster) -> Iterator[str]:
+    """A namespace of this test's own on the cluster with a node."""
+    with node_cluster.control_plane.namespace(_name(request)) as name:
+        yield name
+
+
+def _name(request: pytest.FixtureRequest) -> str:
     words = re.sub(r"[^a-z0-9]+", "-", request.node.name.lower().removeprefix("test_"))[:40].strip("-")
     return f"{words}-{secrets.token_hex(3)}"
 
