@@ -1,0 +1,97 @@
+"""Rendered objects as a whole, against files that a person can read.
+
+After a change that is meant: `python tests/unit/operator/test_manifests.py` writes the files anew; read the diff.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from manifest_cases import FULL, abtest, model_deployment
+from modelyard_operator.api.abtest import ABTestSpec
+from modelyard_operator.api.modeldeployment import ModelDeploymentSpec
+from modelyard_operator.experiment.buckets import Segment
+from modelyard_operator.manifests.abtest import read_annotations, render_abtest, router_config
+from modelyard_operator.manifests.common import LABEL_REVISION
+from modelyard_operator.manifests.modeldeployment import render_model_deployment
+from modelyard_operator.manifests.settings import Settings
+
+RENDERED = Path(__file__).parent / "rendered"
+SETTINGS = Settings(
+    runtime_image="modelyard/runtime:1",
+    router_image="modelyard/router:1",
+    envoy_image="envoy:1",
+    image_pull_secrets=("registry",),
+)
+Object = dict[str, Any]
+
+
+def _owner(manifest: Object) -> Object:
+    return {**manifest, "metadata": {**manifest["metadata"], "namespace": "shop", "uid": "uid-1", "generation": 1}}
+
+
+def _model(manifest: Object) -> list[Object]:
+    return render_model_deployment(_owner(manifest), ModelDeploymentSpec.parse(manifest["spec"]), SETTINGS)
+
+
+def _router(weights: tuple[int, int] = (9000, 1000)) -> list[Object]:
+    owner = _owner(abtest(override={"header": "x-modelyard-variant"}))
+    spec = ABTestSpec.parse(owner["spec"])
+    models = {name: ModelDeploymentSpec.parse(model_deployment(name)["spec"]) for name in ("churn", "churn-gbm")}
+    buckets = (Segment("current", weights[0]), Segment("gbm", weights[1]))
+    return render_abtest(
+        owner, router_config(owner, spec, models, buckets=buckets, epoch=3, settings=SETTINGS), SETTINGS
+    )
+
+
+def _cases() -> dict[str, list[Object]]:
+    router = _router()
+    router[0]["data"] = dict.fromkeys(router[0]["data"], "...")  # tests/unit/router reads these as Envoy does
+    return {"model-minimal": _model(model_deployment()), "model-full": _model(FULL), "router": router}
+
+
+@pytest.mark.parametrize("name", ["model-minimal", "model-full", "router"])
+def test_whole_objects(name: str) -> None:
+    expected = list(yaml.safe_load_all((RENDERED / f"{name}.yaml").read_text()))
+
+    assert _plain(_cases()[name]) == expected
+
+
+def test_replicas_do_not_make_a_new_revision_and_a_new_uri_does() -> None:
+    def revision(manifest: Object) -> str:
+        deployment = _model(manifest)[-1]
+        return str(deployment["spec"]["template"]["metadata"]["labels"][LABEL_REVISION])
+
+    base = revision(model_deployment())
+
+    assert revision(model_deployment(replicas=7)) == base
+    assert revision(model_deployment(model={"uri": "pvc://models/churn/2"})) != base
+
+
+def test_a_shift_leaves_the_router_pods_alone() -> None:
+    before, after = _router((9000, 1000)), _router((5000, 5000))
+
+    changed = [old["kind"] for old, new in zip(before, after, strict=True) if old != new]
+    assert changed == ["ConfigMap"]
+
+
+def test_the_config_map_tells_the_next_reconcile_what_the_split_was() -> None:
+    assert read_annotations(_router()[0]) == (3, ("x-user-id", "churn-test"))
+
+
+def _plain(objects: list[Object]) -> list[Object]:
+    return list(yaml.safe_load_all(_dump(objects)))
+
+
+def _dump(objects: list[Object]) -> str:
+    class NoAliases(yaml.SafeDumper):
+        def ignore_aliases(self, data: object) -> bool:
+            return True
+
+    return yaml.dump_all(objects, Dumper=NoAliases, sort_keys=False, width=120)
+
+
+if __name__ == "__main__":
+    for case, rendered in _cases().items():
+        (RENDERED / f"{case}.yaml").write_text(_dump(rendered))
