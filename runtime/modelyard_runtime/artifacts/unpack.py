@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import stat
 import tarfile
 import zipfile
@@ -50,7 +51,7 @@ def unpack(archive: Path, target: Path, budget: Budget) -> None:
 
 
 def _unpack_tar(archive: Path, target: Path, budget: Budget) -> None:
-    with tarfile.open(archive, "r|gz") as tar:
+    with gzip.open(archive) as plain, tarfile.open(fileobj=plain, mode="r|") as tar:
         for count, member in enumerate(tar):
             path = _safe_path(archive, member.name, count)
             if member.isdir():
@@ -63,6 +64,9 @@ def _unpack_tar(archive: Path, target: Path, budget: Budget) -> None:
                 raise UnsafeArtifact(
                     f"{archive.name} holds {member.name!r}, a link or special file; pack plain files only"
                 )
+        # tarfile stops at the end marker; the checksum, which tells a truncated archive, comes after it.
+        while rest := plain.read(_CHUNK):
+            budget.take(len(rest))
 
 
 def _unpack_zip(archive: Path, target: Path, budget: Budget) -> None:

@@ -69,7 +69,7 @@ def _numbers(path: Path, field: str, value: Any, dimensions: tuple[int, ...]) ->
             {0: "one number", 1: "a list of numbers", 2: "a list of such lists"}[n] for n in dimensions
         )
         raise LoadFailed(f"{field} of {path.name} needs to be {wanted}; it has {array.ndim} dimensions")
-    return np.ascontiguousarray(array, dtype=np.float64)
+    return np.asarray(array, dtype=np.float64, order="C")
 
 
 def _names(path: Path, value: Any, features: int) -> tuple[str, ...] | None:

@@ -68,8 +68,10 @@ def warm_up(model: Model) -> None:
     if any(isinstance(error, WrongInput) and "unknown categor" in error.message for error in errors):
         _logger.warning("not warmed up: %s", errors[0].message)
         return
+    # The owner of the model reads this, so the cause is shown, which a client would not see.
+    cause = errors[0].__context__ or errors[0]
     raise WarmupFailed(
-        f"the model can't predict a row of {model.features} numbers: {errors[0].message}; "
+        f"the model can't predict a row of {model.features} numbers ({type(cause).__name__}: {str(cause)[:500]}); "
         "check that it predicts a plain numpy array before saving it"
     )
 

@@ -1,0 +1,154 @@
+"""What the runtime's tests share: an application in this process, and a real server in another."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+from modelyard_runtime.artifacts import fetch
+from modelyard_runtime.contract import Env
+from modelyard_runtime.formats import Model, TensorSpec
+from modelyard_runtime.serving.app import RuntimeApp
+from modelyard_runtime.serving.registry import ServedModel
+from modelyard_runtime.settings import Settings
+
+NAMES = ("age", "income", "tenure", "calls")
+LOGISTIC = {
+    "type": "logistic",
+    "weights": [1, -1, 0.5, 2],
+    "bias": 0.1,
+    "classes": ["stay", "leave"],
+    "feature_names": list(NAMES),
+    "metadata": {"performance": {"accuracy": "0.93"}},
+}
+SUM = {"type": "linear", "weights": [1, 1]}
+
+
+def write_model(folder: Path, model: Mapping[str, Any]) -> str:
+    """Write model.json into `folder` and return its URI."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "model.json").write_text(json.dumps(model))
+    return folder.as_uri()
+
+
+@dataclass
+class FakeModel:
+    """A model that does what a test says."""
+
+    answer: Callable[[Any], Any] = lambda rows: rows.sum(axis=1)
+    features: int | None = 2
+    feature_names: Sequence[str] | None = None
+    inline: bool = True
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    inputs: Sequence[TensorSpec] = (TensorSpec("features", "FP64", (-1, 2)),)
+    outputs: Sequence[TensorSpec] = (TensorSpec("prediction", "FP64", (-1,)),)
+
+    def predict(self, rows: Any) -> Any:
+        return np.asarray(self.answer(rows))
+
+
+class Api:
+    """An application in this process, spoken to over ASGI; `now` is its cache's clock, `draining` its drain."""
+
+    def __init__(self, models: Mapping[str, Model], *, threads: int = 1, **settings: Any) -> None:
+        self.now = 0.0
+        self.draining = False
+        self.app = RuntimeApp(
+            Settings(model_name="m", **settings),
+            draining=lambda: self.draining,
+            clock=lambda: self.now,
+            threads=threads,
+        )
+        for name, model in models.items():
+            self.activate(name, "1", model)
+
+    def activate(self, name: str, version: str, model: Model) -> None:
+        self.app.registry.activate(ServedModel(name, version, "linear", "sha256:00", "file:///m", model))
+
+    async def request(self, method: str, path: str, **kwargs: Any) -> httpx.Response:
+        transport = httpx.ASGITransport(app=self.app)  # type: ignore[arg-type]
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            return await client.request(method, path, **kwargs)
+
+    def send(self, method: str, path: str, **kwargs: Any) -> httpx.Response:
+        return asyncio.run(self.request(method, path, **kwargs))
+
+    def predict(self, body: Any, path: str = "/predict") -> httpx.Response:
+        content = body if isinstance(body, bytes) else json.dumps(body).encode()
+        return self.send("POST", path, content=content)
+
+
+@dataclass
+class Server:
+    """A runtime in a process of its own."""
+
+    process: subprocess.Popen[str]
+    host: str
+    port: int
+    termination_log: Path
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.host}:{self.port}"
+
+    def status(self, path: str) -> int:
+        return httpx.get(self.url + path, timeout=30).status_code
+
+    def wait_for(self, path: str, status: int) -> None:
+        """Wait until a GET answers `status`; the test's own timeout bounds it."""
+        while True:
+            assert self.process.poll() is None, "the server ended"
+            try:
+                if self.status(path) == status:
+                    return
+            except httpx.TransportError:
+                pass
+            time.sleep(0.01)
+
+    def finish(self) -> int:
+        return self.process.wait(timeout=60)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+@contextmanager
+def start_server(folder: Path, model: Mapping[str, Any] | None = None, **env: str) -> Iterator[Server]:
+    """Start `python -m modelyard_runtime` on `model` (fetched into `folder` before, when given); kill it at the end."""
+    volume = folder / "volume"
+    if model is not None:
+        fetch(write_model(folder / "source", model), volume)
+    log = folder / "termination-log"
+    port = free_port()
+    settings = {
+        Env.MODEL_NAME: "churn",
+        Env.MODEL_DIR: str(volume),
+        Env.HOST: "127.0.0.1",
+        Env.PORT: str(port),
+        Env.DRAIN_DELAY: "0.3",
+        Env.TERMINATION_LOG: str(log),
+    }
+    environment = {**os.environ, **{key.value: value for key, value in settings.items()}, **env}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "modelyard_runtime"], env=environment, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        yield Server(process, "127.0.0.1", port, log)
+    finally:
+        process.kill()
+        process.communicate()

@@ -1,0 +1,163 @@
+"""Artifacts over https, from a real server with a certificate of its own authority."""
+
+from __future__ import annotations
+
+import json
+import ssl
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+from modelyard_runtime.artifacts import fetch
+from modelyard_runtime.artifacts.download import download
+from modelyard_runtime.artifacts.uri import parse_uri
+from modelyard_runtime.errors import AccessDenied, ArtifactNotFound, LoadFailed, StartupFailure
+from unit.runtime.support import SUM
+from unit.runtime.test_unpack import tar_gz, tar_member
+
+MODEL = json.dumps(SUM).encode()
+
+
+@dataclass
+class Site:
+    """An https server that answers each request with the next of `answers`: (status, headers, body)."""
+
+    url: str = ""
+    answers: list[tuple[int, dict[str, str], bytes]] = field(default_factory=list)
+    pauses: list[float] = field(default_factory=list)
+
+    def download(self, target: Path, path: str = "/model.json", limit: int = 10**6) -> tuple[str, int]:
+        return download(parse_uri(self.url + path), target, limit, sleep=self.pauses.append)
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    found = Site()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            status, headers, body = found.answers.pop(0) if len(found.answers) > 1 else found.answers[0]
+            self.send_response(status)
+            for name, value in {"Content-Length": str(len(body)), **headers}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(context)
+    authority.cert_pem.write_to_path(str(tmp_path / "authority.pem"))
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))
+    monkeypatch.setenv("NO_PROXY", "localhost")
+    monkeypatch.setenv("no_proxy", "localhost")
+    server = _Quiet(("127.0.0.1", 0), Handler)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    found.url = f"https://localhost:{server.server_address[1]}"
+    yield found
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+class _Quiet(ThreadingHTTPServer):
+    def handle_error(self, *_: Any) -> None:
+        """A client that refuses our certificate is what a test is about."""
+
+
+def test_a_file_arrives(site: Site, tmp_path: Path) -> None:
+    site.answers = [(200, {}, MODEL)]
+
+    report = fetch(f"{site.url}/models/churn.json?token=x", tmp_path / "volume")
+
+    assert (report.format, report.bytes) == ("linear", len(MODEL))
+    assert (tmp_path / "volume" / "artifact" / "churn.json").read_bytes() == MODEL
+
+
+def test_an_archive_is_unpacked(site: Site, tmp_path: Path) -> None:
+    site.answers = [(200, {}, tar_gz([(tar_member("model.json"), MODEL)]))]
+
+    fetch(f"{site.url}/churn.tar.gz", tmp_path / "volume")
+
+    assert (tmp_path / "volume" / "artifact" / "model.json").read_bytes() == MODEL
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        (500, {}, b""),
+        (503, {}, b"busy"),
+        (429, {}, b""),
+        (200, {"Content-Length": "1000"}, MODEL),  # closes early
+    ],
+)
+def test_a_passing_trouble_is_retried(first: tuple[int, dict[str, str], bytes], site: Site, tmp_path: Path) -> None:
+    site.answers = [first, first, (200, {}, MODEL)]
+
+    _, size = site.download(tmp_path / "model.json")
+
+    assert size == len(MODEL)
+    assert site.pauses == [0.5, 1.0]
+
+
+def test_redirects_to_https_are_followed(site: Site, tmp_path: Path) -> None:
+    site.answers = [(302, {"Location": f"{site.url}/other"}, b""), (200, {}, MODEL)]
+
+    _, size = site.download(tmp_path / "model.json")
+
+    assert size == len(MODEL)
+
+
+@pytest.mark.parametrize(
+    ("answer", "error", "advice", "attempts"),
+    [
+        ((404, {}, b""), ArtifactNotFound, "check the uri", 1),
+        ((403, {}, b""), AccessDenied, "not allowed", 1),
+        ((400, {}, b""), LoadFailed, "answers 400", 1),
+        ((503, {}, b""), LoadFailed, "answers 503, 5 times", 5),
+        ((302, {"Location": "http://localhost/model.json"}, b""), LoadFailed, "another scheme", 1),
+        ((302, {"Location": "file:///etc/passwd"}, b""), LoadFailed, "answers 302", 1),
+        ((200, {}, bytes(2000)), LoadFailed, "larger than 1000 bytes", 1),
+    ],
+)
+def test_a_lasting_trouble_ends_with_a_reason(
+    answer: Any, error: type[StartupFailure], advice: str, attempts: int, site: Site, tmp_path: Path
+) -> None:
+    site.answers = [answer]
+
+    with pytest.raises(error) as caught:
+        site.download(tmp_path / "model.json", limit=1000)
+
+    assert advice in caught.value.message
+    assert len(site.pauses) == attempts - 1
+
+
+def test_an_unknown_authority_is_refused(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trustme.CA().cert_pem.write_to_path(str(tmp_path / "other.pem"))
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "other.pem"))
+    site.answers = [(200, {}, MODEL)]
+
+    with pytest.raises(AccessDenied) as caught:
+        site.download(tmp_path / "model.json")
+
+    assert "SSL_CERT_FILE" in caught.value.message
+
+
+def test_a_server_that_is_not_there_is_retried_and_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("no_proxy", "localhost")
+    pauses: list[float] = []
+
+    with pytest.raises(LoadFailed) as caught:
+        download(parse_uri("https://localhost:1/m.json"), tmp_path / "m.json", 10, sleep=pauses.append)
+
+    assert "no connection" in caught.value.message
+    assert pauses == [0.5, 1.0, 2.0, 4.0]

@@ -1,0 +1,85 @@
+"""Settings from the environment: defaults, every variable, and errors that name the variable."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from modelyard_runtime.errors import SettingsError
+from modelyard_runtime.settings import Settings
+
+
+def test_a_name_is_enough() -> None:
+    settings = Settings.from_env({"MODELYARD_MODEL_NAME": "churn"})
+
+    assert settings == Settings(model_name="churn")
+    assert (settings.host, settings.port, settings.timeout, settings.drain_delay) == ("0.0.0.0", 8080, 30.0, 5.0)
+
+
+def test_every_variable_is_read() -> None:
+    settings = Settings.from_env(
+        {
+            "MODELYARD_MODEL_NAME": "churn",
+            "MODELYARD_MODEL_DIR": "/data",
+            "MODELYARD_MODEL_URI": "file:///m",
+            "MODELYARD_MODEL_FORMAT": "linear",
+            "MODELYARD_MODEL_VERSION": "4",
+            "MODELYARD_MODEL_DIGEST": "sha256:00",
+            "MODELYARD_HOST": "127.0.0.9",
+            "MODELYARD_PORT": "0",
+            "MODELYARD_CACHE_TTL": "0.5",
+            "MODELYARD_CACHE_MAX_BYTES": "0",
+            "MODELYARD_MAX_BODY_BYTES": "1024",
+            "MODELYARD_TIMEOUT": "2",
+            "MODELYARD_DRAIN_DELAY": "0",
+            "MODELYARD_TERMINATION_LOG": "/tmp/log",
+        }
+    )
+
+    assert settings == Settings(
+        model_name="churn",
+        model_dir=Path("/data"),
+        model_uri="file:///m",
+        model_format="linear",
+        model_version="4",
+        model_digest="sha256:00",
+        host="127.0.0.9",
+        port=0,
+        cache_ttl=0.5,
+        cache_max_bytes=0,
+        max_body_bytes=1024,
+        timeout=2.0,
+        drain_delay=0.0,
+        termination_log=Path("/tmp/log"),
+    )
+
+
+def test_an_empty_variable_counts_as_not_given() -> None:
+    settings = Settings.from_env({"MODELYARD_MODEL_NAME": "churn", "MODELYARD_PORT": "", "MODELYARD_TIMEOUT": ""})
+
+    assert settings == Settings(model_name="churn")
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "advice"),
+    [
+        ("MODELYARD_MODEL_NAME", "", "is not set"),
+        ("MODELYARD_PORT", "http", "from 0 to 65535"),
+        ("MODELYARD_PORT", "70000", "from 0 to 65535"),
+        ("MODELYARD_MAX_BODY_BYTES", "0", "of at least 1"),
+        ("MODELYARD_CACHE_MAX_BYTES", "-1", "of at least 0"),
+        ("MODELYARD_TIMEOUT", "30s", "seconds as a number"),
+        ("MODELYARD_TIMEOUT", "0", "above 0"),
+        ("MODELYARD_TIMEOUT", "nan", "seconds as a number"),
+        ("MODELYARD_DRAIN_DELAY", "-1", "of at least 0"),
+        ("MODELYARD_CACHE_TTL", "inf", "seconds as a number"),
+    ],
+)
+def test_a_wrong_value_is_refused_by_name(variable: str, value: str, advice: str) -> None:
+    environ = {"MODELYARD_MODEL_NAME": "churn", variable: value}
+
+    with pytest.raises(SettingsError) as caught:
+        Settings.from_env(environ)
+
+    assert variable in caught.value.message
+    assert advice in caught.value.message
