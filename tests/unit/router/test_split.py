@@ -1,0 +1,166 @@
+"""The split on the wire: who gets which variant, and that it is what the bucket map says."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from collections import Counter
+from collections.abc import Awaitable, Callable
+
+import pytest
+from modelyard_operator.experiment.buckets import next_map
+
+from .harness import Model, World, bucket, owner, until
+
+pytestmark = pytest.mark.anyio
+
+KEYS = [f"user-{number}" for number in range(2000)]
+
+
+async def test_every_key_gets_the_owner_of_its_bucket_from_every_instance(world: World) -> None:
+    for variant in ("a", "b", "c"):
+        await world.model(variant)
+    buckets = next_map(next_map((), {"a": 80, "b": 10, "c": 10}), {"a": 60, "b": 15, "c": 25})
+    config = world.config(buckets, salt="odd\\1 salt:é")
+    first, second = await world.router(config), await world.router(config)
+
+    answers = [await world.ask_all(pod, KEYS) for pod in (first, second)]
+
+    expected = {key: owner(buckets, bucket("odd\\1 salt:é", key)) for key in KEYS}
+    for of_pod in answers:
+        assert {key: answer.variant for key, answer in of_pod.items()} == expected
+        assert {key: answer.body["variant"] for key, answer in of_pod.items()} == expected
+
+
+async def test_salts_make_tests_independent(world: World) -> None:
+    for variant in ("a", "b"):
+        await world.model(variant)
+    even = next_map((), {"a": 1, "b": 1})
+    pod = await world.router(world.config(even, salt="one"))
+    one = await world.ask_all(pod, KEYS)
+    await world.shift(pod, world.config(even, salt="two"))
+
+    two = await world.ask_all(pod, KEYS)
+
+    both = Counter((one[key].variant, two[key].variant) for key in KEYS)
+    # Four cells of 500 expected, standard deviation 20; hashes do not change from run to run.
+    assert all(abs(both[x, y] - 500) < 100 for x in "ab" for y in "ab")
+
+
+@pytest.mark.parametrize("key", [None, ""])
+async def test_requests_without_a_key_are_spread_by_weight(world: World, key: str | None) -> None:
+    for variant in ("a", "b"):
+        await world.model(variant)
+    pod = await world.router(world.config(next_map((), {"a": 1, "b": 1})))
+
+    seen = Counter([(await world.ask(pod, key)).variant for _ in range(400)])
+
+    assert seen.keys() == {"a", "b"}
+    assert min(seen.values()) > 120  # eight standard deviations from the mean
+
+
+async def test_the_override_header_forces_a_variant_even_one_without_weight(world: World) -> None:
+    for variant in ("a", "b"):
+        await world.model(variant)
+    pod = await world.router(world.config(next_map((), {"a": 1, "b": 0})))
+
+    forced = await world.ask(pod, "user-1", x_modelyard_variant="b")
+    unknown = await world.ask(pod, "user-1", x_modelyard_variant="nobody")
+
+    assert (forced.status, forced.variant, forced.body["variant"]) == (200, "b", "b")
+    assert (unknown.status, unknown.variant, unknown.body["variant"]) == (200, "a", "a")
+    assert "x-modelyard-variant" not in forced.body["headers"]
+
+
+async def test_nothing_that_client_or_model_say_about_variant_and_prediction_is_believed(world: World) -> None:
+    for variant in ("a", "b"):
+        await world.model(variant)
+    pod = await world.router(world.config(next_map((), {"a": 1, "b": 0}), override_header=None))
+    forged = {"x_modelyard_variant": "b", "x_modelyard_prediction_id": "mine", "x_request_id": "mine"}
+
+    first = await world.ask(pod, "user-1", **forged, x_envoy_upstream_rq_timeout_ms="1")
+    second = await world.ask(pod, "user-1", **forged, x_forwarded_for="10.0.0.1")
+
+    for answer in (first, second):
+        assert (answer.status, answer.variant, answer.body["variant"]) == (200, "a", "a")
+        assert len(answer.prediction_id) == 36
+        assert answer.body["headers"]["x-request-id"] == answer.prediction_id
+        assert not answer.body["headers"].keys() & {"x-modelyard-variant", "x-modelyard-prediction-id"}
+    assert first.prediction_id != second.prediction_id
+
+
+async def test_a_large_body_passes_through(world: World) -> None:
+    await world.model("a")
+    pod = await world.router(world.config(next_map((), {"a": 1})))
+    size = 40_000_000
+
+    async with world.session.post(f"{pod.url}/predict", data=io.BytesIO(b"x" * size)) as response:
+        body = await response.json()
+
+    assert (response.status, body["bytes"]) == (200, size)
+
+
+async def test_each_variant_has_its_own_time_limit(world: World) -> None:
+    slow, quick = await world.model("slow"), await world.model("quick")
+    config = world.config(next_map((), {"slow": 1, "quick": 1}))
+    limits = {"slow": 30.0, "quick": 0.2}
+    upstreams = tuple(type(u)(u.variant, u.host, u.port, limits[u.variant]) for u in config.upstreams)
+    pod = await world.router(world.config(config.buckets, upstreams=upstreams))
+    key = next(k for k in KEYS if owner(config.buckets, bucket(config.salt, k)) == "quick")
+
+    split = await world.ask(pod, key, path="/held")
+    forced = await world.ask(pod, key, path="/held", x_modelyard_variant="quick")
+
+    for answer in (split, forced):
+        assert (answer.status, answer.variant) == (504, "quick")
+        assert answer.body == {"error": "variant quick gave no answer within its serving.limits.timeout"}
+    for model in (slow, quick):
+        model.gate.set()
+
+
+async def test_a_variant_without_a_ready_pod_fails_only_its_own_users(world: World) -> None:
+    await world.model("a")
+    sick = await world.model("b")
+    config = world.config(next_map((), {"a": 1, "b": 1}))
+    pod = await world.router(config)
+    await world.ask_all(pod, KEYS[:100])
+
+    sick.ready = False
+    lost = next(k for k in KEYS if owner(config.buckets, bucket(config.salt, k)) == "b")
+    answer = await until(lambda: world.ask(pod, lost), lambda a: a.status != 200)
+    answers = await world.ask_all(pod, KEYS[:500])
+
+    assert (answer.status, answer.variant) == (503, "b")
+    assert answer.body == {"error": "no ready pod of variant b: see the status of its ModelDeployment, and try again"}
+    assert {(a.variant, a.status) for a in answers.values()} == {("a", 200), ("b", 503)}
+
+
+async def test_pods_come_and_go_by_dns_without_an_error(world: World) -> None:
+    old = await world.model("a")
+    pod = await world.router(world.config(next_map((), {"a": 1})))
+
+    async with world.load(pod) as answers:
+        new = await world.model("a")
+        await until(_requests_of(new), lambda count: count > 0)
+        old.ready = False
+        world.dns.records[old.host] = [new.address]
+        await until(_new_requests_of(old), lambda count: count == 0)
+        await old.stop()
+
+    assert {answer.status for answer in answers} == {200}
+
+
+def _requests_of(model: Model) -> Callable[[], Awaitable[int]]:
+    async def look() -> int:
+        return model.requests
+
+    return look
+
+
+def _new_requests_of(model: Model) -> Callable[[], Awaitable[int]]:
+    async def look() -> int:
+        before = model.requests
+        await asyncio.sleep(0.5)
+        return model.requests - before
+
+    return look
