@@ -1,0 +1,59 @@
+"""What a manifest asks for and one machine does not do: said once by name, instead of passed over in silence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from modelyard_local.objects import Object
+
+__all__ = ["ignored_in"]
+
+_PROBE = dict.fromkeys(("httpGet", "initialDelaySeconds", "periodSeconds", "timeoutSeconds", "successThreshold")) | {
+    "failureThreshold": None
+}
+_CONTAINER: Mapping[str, object] = {
+    **dict.fromkeys(("name", "image", "imagePullPolicy", "command", "args", "env", "ports")),
+    **dict.fromkeys(("restartPolicy", "terminationMessagePolicy")),
+    "volumeMounts": {"name": None, "mountPath": None, "subPath": None, "readOnly": None},
+    "lifecycle": {"preStop": {"httpGet": None}},
+    **dict.fromkeys(("startupProbe", "readinessProbe", "livenessProbe"), _PROBE),
+}
+_POD: Mapping[str, object] = {
+    "initContainers": _CONTAINER,
+    "containers": _CONTAINER,
+    "volumes": {"name": None, "emptyDir": {}, "configMap": {"name": None}, "persistentVolumeClaim": None},
+    **dict.fromkeys(("terminationGracePeriodSeconds", "automountServiceAccountToken", "enableServiceLinks")),
+    **dict.fromkeys(("imagePullSecrets", "restartPolicy")),
+}
+_KNOWN: Mapping[str, Mapping[str, object]] = {
+    "Deployment": {
+        **dict.fromkeys(("replicas", "revisionHistoryLimit", "progressDeadlineSeconds", "selector")),
+        "strategy": {"type": None, "rollingUpdate": None},
+        "template": {"metadata": None, "spec": _POD},
+    },
+    "Service": {"selector": None, "clusterIP": None, "ports": None},
+    "ConfigMap": {},
+}
+
+
+def ignored_in(obj: Object) -> list[str]:
+    """Return the names of what is ignored in a child: kinds and fields, such as `containers.resources`."""
+    known = _KNOWN.get(obj["kind"])
+    if known is None:
+        return [obj["kind"]]
+    return sorted({path.removeprefix("template.spec.") for path in _unknown(obj.get("spec", {}), known, "")})
+
+
+def _unknown(value: object, known: object, path: str) -> Iterator[str]:
+    if known is None:  # used, or without a meaning here (images, tokens)
+        return
+    if isinstance(value, list):
+        for item in value:
+            yield from _unknown(item, known, path)
+    elif isinstance(value, dict) and isinstance(known, Mapping):
+        for name, child in value.items():
+            below = f"{path}.{name}".lstrip(".")
+            if name not in known:
+                yield below
+            else:
+                yield from _unknown(child, known[name], below)

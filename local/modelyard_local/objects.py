@@ -1,0 +1,93 @@
+"""Small questions about objects in the form of the Kubernetes API. Pure functions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from modelyard_operator.reconcile.verbs import Object
+
+__all__ = [
+    "HEADLESS",
+    "Key",
+    "Object",
+    "condition",
+    "controller_uid",
+    "is_ready",
+    "is_terminating",
+    "key_of",
+    "matches",
+    "owner_uids",
+    "timestamp",
+    "with_transition",
+]
+
+HEADLESS = "None"  # the clusterIP of a headless Service
+
+
+class Key(NamedTuple):
+    """What names an object."""
+
+    kind: str
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        name = f"{self.kind.lower()}/{self.name}"
+        return name if self.namespace == "default" else f"{name} -n {self.namespace}"
+
+
+def key_of(obj: Object) -> Key:
+    """Return an object's key."""
+    return Key(obj["kind"], obj["metadata"]["namespace"], obj["metadata"]["name"])
+
+
+def matches(obj: Object, labels: Mapping[str, str]) -> bool:
+    """Return whether an object carries all these labels."""
+    have = obj["metadata"].get("labels", {})
+    return all(have.get(name) == value for name, value in labels.items())
+
+
+def owner_uids(obj: Object) -> list[str]:
+    """Return the uids of an object's owners."""
+    return [reference["uid"] for reference in obj["metadata"].get("ownerReferences", [])]
+
+
+def controller_uid(obj: Object) -> str | None:
+    """Return the uid of the controlling owner, or None."""
+    references = obj["metadata"].get("ownerReferences", [])
+    return next((reference["uid"] for reference in references if reference.get("controller")), None)
+
+
+def is_terminating(obj: Object) -> bool:
+    """Return whether an object is on its way out."""
+    return "deletionTimestamp" in obj["metadata"]
+
+
+def condition(obj: Object, type_: str) -> Object | None:
+    """Return the condition of a type, or None."""
+    conditions: list[Object] = obj.get("status", {}).get("conditions", [])
+    return next((entry for entry in conditions if entry["type"] == type_), None)
+
+
+def is_ready(obj: Object) -> bool:
+    """Return whether the condition Ready is true."""
+    ready = condition(obj, "Ready")
+    return ready is not None and ready["status"] == "True"
+
+
+def timestamp(moment: datetime) -> str:
+    """Return a moment in the API's form, which has whole seconds."""
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def with_transition(previous: Iterable[Object], wanted: Iterable[Mapping[str, Any]], now: str) -> list[Object]:
+    """Stamp conditions with the time at which each last changed its status."""
+    before = {entry["type"]: entry for entry in previous}
+    stamped: list[Object] = []
+    for entry in wanted:
+        old = before.get(entry["type"])
+        same = old is not None and old["status"] == entry["status"]
+        stamped.append({**entry, "lastTransitionTime": old["lastTransitionTime"] if old and same else now})
+    return stamped

@@ -1,0 +1,104 @@
+"""The kubelet's HTTP probes of one running container."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from modelyard_local.httpget import HttpFailed, http_get
+from modelyard_local.objects import Object
+
+__all__ = ["HttpTarget", "Probe", "first_success", "follow", "port_number"]
+
+
+@dataclass(frozen=True)
+class HttpTarget:
+    """What an httpGet of a probe or hook asks."""
+
+    host: str
+    port: int
+    path: str
+
+    @classmethod
+    def of(cls, action: Object, host: str, ports: list[Object]) -> HttpTarget:
+        """Return the target of an `httpGet`, its port looked up by name. Raises KeyError for an unknown name."""
+        return cls(action.get("host", host), port_number(action["port"], ports), action.get("path", "/"))
+
+    async def answers(self, timeout: float) -> bool:
+        """Return whether it answers with 200 to 399 in time."""
+        try:
+            async with asyncio.timeout(timeout):
+                status, _ = await http_get(self.host, self.port, self.path)
+        except (HttpFailed, TimeoutError):
+            return False
+        return 200 <= status < 400
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A probe with Kubernetes' defaults filled in. Times are seconds."""
+
+    target: HttpTarget
+    initial_delay: float
+    period: float
+    timeout: float
+    successes: int
+    failures: int
+
+    @classmethod
+    def of(cls, spec: Object | None, host: str, ports: list[Object]) -> Probe | None:
+        """Return the probe of a container's spec; None for none, or one that is not httpGet."""
+        if not spec or "httpGet" not in spec:
+            return None
+        return cls(
+            HttpTarget.of(spec["httpGet"], host, ports),
+            initial_delay=spec.get("initialDelaySeconds", 0),
+            period=spec.get("periodSeconds", 10),
+            timeout=spec.get("timeoutSeconds", 1),
+            successes=spec.get("successThreshold", 1),
+            failures=spec.get("failureThreshold", 3),
+        )
+
+
+def port_number(port: int | str, ports: list[Object]) -> int:
+    """Return a port's number, looked up among a container's ports when it is a name. Raises KeyError."""
+    if isinstance(port, int):
+        return port
+    for entry in ports:
+        if entry.get("name") == port:
+            return int(entry["containerPort"])
+    raise KeyError(port)
+
+
+async def first_success(probe: Probe, interval: float) -> bool:
+    """Return whether a startup probe succeeds before its failures are used up.
+
+    Asks more often than the probe's period says: a second is the shortest that Kubernetes knows, and long on one
+    machine. The time allowed stays as given.
+    """
+    loop = asyncio.get_running_loop()
+    await asyncio.sleep(probe.initial_delay)
+    end = loop.time() + probe.period * probe.failures
+    while True:
+        if await probe.target.answers(probe.timeout):
+            return True
+        if loop.time() >= end:
+            return False
+        await asyncio.sleep(min(interval, probe.period))
+
+
+async def follow(probe: Probe, verdict: Callable[[bool], None]) -> None:
+    """Probe until cancelled; give a verdict whenever one of the thresholds is met."""
+    await asyncio.sleep(probe.initial_delay)
+    successes = failures = 0
+    while True:
+        if await probe.target.answers(probe.timeout):
+            successes, failures = successes + 1, 0
+        else:
+            successes, failures = 0, failures + 1
+        if successes >= probe.successes:
+            verdict(True)
+        elif failures >= probe.failures:
+            verdict(False)
+        await asyncio.sleep(probe.period)
