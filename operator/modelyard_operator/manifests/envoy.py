@@ -127,6 +127,11 @@ def _json(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"))
 
 
+def _extension(name: str, kind: str, **fields: Any) -> _Json:
+    """Return one of Envoy's extensions: the name it is known by, and its configuration of the given type."""
+    return {"name": name, "typed_config": {"@type": f"{_API}.extensions.{kind}", **fields}}
+
+
 def _validated(config: RouterConfig) -> tuple[str, str | None]:
     """Return the two header names in lower case, as Envoy compares them, or raise ValueError."""
     header = _header_name(config.header)
@@ -141,6 +146,7 @@ def _validated(config: RouterConfig) -> tuple[str, str | None]:
     for upstream in config.upstreams:
         if not upstream.host or not 0 < upstream.port < 65536 or not upstream.timeout_seconds > 0:
             raise ValueError(f"not an address with a positive timeout: {upstream}")
+    to_json(config.buckets)  # raises unless the total is right
     if unknown := sizes(config.buckets).keys() - set(variants):
         raise ValueError(f"the bucket map names variants that have no upstream: {', '.join(sorted(unknown))}")
     return header, override
@@ -211,12 +217,10 @@ def _route(config: RouterConfig, rule: str, header_match: _Json | None, action: 
                 "num_retries": 3,
                 "retry_back_off": {"base_interval": "0.025s", "max_interval": "0.250s"},
                 "retry_host_predicate": [
-                    {
-                        "name": "envoy.retry_host_predicates.previous_hosts",
-                        "typed_config": {
-                            "@type": f"{_API}.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"
-                        },
-                    }
+                    _extension(
+                        "envoy.retry_host_predicates.previous_hosts",
+                        "retry.host.previous_hosts.v3.PreviousHostsPredicate",
+                    )
                 ],
                 "host_selection_retry_max_attempts": "5",
             },
@@ -258,15 +262,13 @@ def _cluster(upstream: Upstream) -> _Json:
     return {
         "@type": f"{_API}.config.cluster.v3.Cluster",
         "name": upstream.variant,
-        "cluster_type": {
-            "name": "envoy.cluster.dns",
-            "typed_config": {
-                "@type": f"{_API}.extensions.clusters.dns.v3.DnsCluster",
-                "dns_lookup_family": "V4_PREFERRED",
-                "dns_refresh_rate": "1s",
-                "dns_failure_refresh_rate": {"base_interval": "1s", "max_interval": "2s"},
-            },
-        },
+        "cluster_type": _extension(
+            "envoy.cluster.dns",
+            "clusters.dns.v3.DnsCluster",
+            dns_lookup_family="V4_PREFERRED",
+            dns_refresh_rate="1s",
+            dns_failure_refresh_rate={"base_interval": "1s", "max_interval": "2s"},
+        ),
         "load_assignment": {
             "cluster_name": upstream.variant,
             "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address}}]}],
@@ -323,14 +325,11 @@ def _bootstrap(name: str) -> _Json:
         },
         "overload_manager": {
             "resource_monitors": [
-                {
-                    "name": "envoy.resource_monitors.global_downstream_max_connections",
-                    "typed_config": {
-                        "@type": f"{_API}.extensions.resource_monitors.downstream_connections.v3."
-                        "DownstreamConnectionsConfig",
-                        "max_active_downstream_connections": "50000",
-                    },
-                }
+                _extension(
+                    "envoy.resource_monitors.global_downstream_max_connections",
+                    "resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig",
+                    max_active_downstream_connections="50000",
+                )
             ]
         },
     }
@@ -348,12 +347,10 @@ def _file_source(file: RouterFile) -> _Json:
 
 
 def _connection_manager() -> _Json:
-    filters = "envoy.filters.http"
-    extensions = f"{_API}.extensions.filters"
     return {
         "name": "envoy.filters.network.http_connection_manager",
         "typed_config": {
-            "@type": f"{extensions}.network.http_connection_manager.v3.HttpConnectionManager",
+            "@type": f"{_API}.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
             "stat_prefix": _ROUTER,
             "codec_type": "AUTO",
             "rds": {"route_config_name": _ROUTER, "config_source": _file_source(RouterFile.RDS)},
@@ -368,14 +365,8 @@ def _connection_manager() -> _Json:
             "common_http_protocol_options": {"idle_timeout": "300s"},
             "local_reply_config": _local_replies(),
             "http_filters": [
-                {
-                    "name": f"{filters}.header_mutation",
-                    "typed_config": {"@type": f"{extensions}.http.header_mutation.v3.HeaderMutation"},
-                },
-                {
-                    "name": f"{filters}.router",
-                    "typed_config": {"@type": f"{extensions}.http.router.v3.Router", "suppress_envoy_headers": True},
-                },
+                _extension("envoy.filters.http.header_mutation", "filters.http.header_mutation.v3.HeaderMutation"),
+                _extension("envoy.filters.http.router", "filters.http.router.v3.Router", suppress_envoy_headers=True),
             ],
         },
     }

@@ -35,6 +35,7 @@ def maps_of(history: list[dict[str, int]]) -> list[BucketMap]:
     return result
 
 
+@settings(deadline=None)
 @given(weights)
 def test_normalized_weights_total_10000_and_are_each_within_one_of_the_exact_share(
     given_weights: dict[str, int],
@@ -61,6 +62,7 @@ def test_weights_that_say_nothing_are_refused(wrong: dict[str, int]) -> None:
         normalize(wrong)
 
 
+@settings(deadline=None)
 @given(histories)
 def test_every_map_has_exact_shares_and_merged_segments(history: list[dict[str, int]]) -> None:
     for bucket_map, step in zip(maps_of(history), history, strict=True):
@@ -69,6 +71,7 @@ def test_every_map_has_exact_shares_and_merged_segments(history: list[dict[str, 
         assert all(s.size > 0 for s in bucket_map)
 
 
+@settings(deadline=None)
 @given(histories)
 def test_exactly_the_sum_of_the_decreases_moves(history: list[dict[str, int]]) -> None:
     for old, new in pairwise(maps_of(history)):
@@ -79,6 +82,7 @@ def test_exactly_the_sum_of_the_decreases_moves(history: list[dict[str, int]]) -
         assert share_moved(old, new) == moved / TOTAL
 
 
+@settings(deadline=None)
 @given(histories)
 def test_nobody_leaves_a_variant_that_keeps_its_size_or_grows(history: list[dict[str, int]]) -> None:
     for old, new in pairwise(maps_of(history)):
@@ -87,6 +91,7 @@ def test_nobody_leaves_a_variant_that_keeps_its_size_or_grows(history: list[dict
         assert all(after.get(name, 0) < before[name] for name in left)
 
 
+@settings(deadline=None)
 @given(histories)
 def test_the_same_weights_again_change_nothing(history: list[dict[str, int]]) -> None:
     last = maps_of(history)[-1]
@@ -94,12 +99,13 @@ def test_the_same_weights_again_change_nothing(history: list[dict[str, int]]) ->
     assert next_map(last, history[-1]) == last
 
 
+@settings(deadline=None)
 @given(histories)
 def test_maps_depend_on_nothing_but_their_history(history: list[dict[str, int]]) -> None:
     assert maps_of(history) == maps_of([dict(reversed(step.items())) for step in history])
 
 
-@settings(max_examples=20)
+@settings(max_examples=20, deadline=None)
 @given(st.lists(weights, min_size=30, max_size=30))
 def test_fragmentation_stays_bounded(history: list[dict[str, int]]) -> None:
     assert max(len(bucket_map) for bucket_map in maps_of(history)) <= 4 * len(NAMES)
@@ -132,6 +138,7 @@ def test_the_buckets_of_a_removed_variant_go_to_those_that_grow() -> None:
     assert {(x, y) for x, y in zip(owners(old), owners(new), strict=True) if x != y} == {("c", "b")}
 
 
+@settings(deadline=None)
 @given(weights)
 def test_a_map_survives_json(given_weights: dict[str, int]) -> None:
     bucket_map = next_map((), given_weights)
