@@ -52,12 +52,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
+def _wide(prog: str) -> argparse.HelpFormatter:
+    return argparse.RawDescriptionHelpFormatter(prog, max_help_position=30, width=110)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="scripts/cluster",
         description=__doc__,
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_wide,
     )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
@@ -93,8 +97,10 @@ def _parser() -> argparse.ArgumentParser:
 def _up(arguments: argparse.Namespace) -> int:
     state_dir = default_state_dir(os.environ)
     if names := running(state_dir):
-        say(f"already running: {', '.join(names)}. `scripts/cluster down` ends it")
-        return 0 if not arguments.node or "kubelet" in names else 1
+        if arguments.node and "kubelet" not in names:
+            raise ClusterError("it is running without a node: `scripts/cluster down` first, then `up --node`")
+        say(f"already running: {', '.join(names)}\n")
+        return _hint(arguments)
     down(state_dir)  # what a crash may have left
     begun = time.monotonic()
     if arguments.node:

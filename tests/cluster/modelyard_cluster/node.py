@@ -119,7 +119,6 @@ class Node:
                 # The machine may be a container itself, with few rights over control groups and a nearly full disk.
                 "failCgroupV1": False,
                 "cgroupDriver": "cgroupfs",
-                "cgroupRoot": f"/{self._sandbox.network.link}",
                 "cgroupsPerQOS": False,
                 "enforceNodeAllocatable": [],
                 "localStorageCapacityIsolation": False,

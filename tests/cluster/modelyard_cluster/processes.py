@@ -87,21 +87,28 @@ def end_recorded(state_dir: Path) -> list[str]:
     running = [recorded for recorded in read_recorded(state_dir) if is_running(recorded)]
     for recorded in running:
         _kill(recorded)
-    wait_until(
-        lambda: not any(is_running(recorded) for recorded in running),
-        what=f"{', '.join(recorded.name for recorded in running)} to end after SIGKILL",
-        timeout=15,
-    )
+    _wait_for_the_end_of(running)
     (state_dir / _FILE).unlink(missing_ok=True)
     return [recorded.name for recorded in running]
 
 
 def _kill(recorded: Recorded) -> None:
     # SIGKILL and not SIGTERM: the state is thrown away with the cluster, so a tidy end would only take seconds.
-    # Each was started as the leader of a session, so its id is also its group's.
     if is_running(recorded):
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(recorded.pid, signal.SIGKILL)
+            if os.getpgid(recorded.pid) == recorded.pid:
+                os.killpg(recorded.pid, signal.SIGKILL)
+            else:
+                os.kill(recorded.pid, signal.SIGKILL)
+
+
+def _wait_for_the_end_of(processes: Sequence[Recorded]) -> None:
+    wait_until(
+        lambda: not any(is_running(recorded) for recorded in processes),
+        what=f"{', '.join(recorded.name for recorded in processes)} to end after SIGKILL",
+        timeout=15,
+        interval=0.01,
+    )
 
 
 class Processes:
@@ -153,11 +160,19 @@ class Processes:
             )
             component = Component(name, process, log)
             self._components.append(component)
-            started = start_time(process.pid)
-            if started is not None:
-                self._recorded.append(Recorded(name, process.pid, started, _boot()))
-                self._write()
+            self._record(name, process.pid)
         return component
+
+    def adopt(self, name: str, pid: int) -> None:
+        """Have a process that a started one has started recorded, and ended with the others."""
+        with self._lock:
+            self._record(name, pid)
+
+    def _record(self, name: str, pid: int) -> None:
+        started = start_time(pid)
+        if started is not None:
+            self._recorded.append(Recorded(name, pid, started, _boot()))
+            self._write()
 
     def _write(self) -> None:
         new = self.state_dir / f"{_FILE}.new"
@@ -176,6 +191,7 @@ class Processes:
                 _kill(recorded)
             for component in self._components:
                 component.process.wait(15)
+            _wait_for_the_end_of(self._recorded)
             self._components.clear()
             self._recorded.clear()
             (self.state_dir / _FILE).unlink(missing_ok=True)

@@ -112,6 +112,8 @@ class Sandbox:
         )  # fmt: skip
         wait_until(lambda: _is_ready(holder, ready), what="the node's namespaces", timeout=20, explain=holder.explain)
         self._init = _child_of(holder.process.pid)
+        # Whoever waits for this one's end knows that every process inside has ended and every mount is gone.
+        self._processes.adopt("sandbox-init", self._init)
         self._network = self._connect(self._init)
 
     def attach(self, init: int, number: int) -> None:
