@@ -83,6 +83,9 @@ def _attempt(opener: urllib.request.OpenerDirector, uri: ArtifactURI, target: Pa
         raise _Transient(f"no connection ({exc.reason})") from None
     except (http.client.HTTPException, ConnectionError, TimeoutError, ssl.SSLError) as exc:
         raise _Transient(f"the connection broke ({type(exc).__name__})") from None
+    except ValueError:
+        # A host that is no name (idna), or a Location that is no URL.
+        raise LoadFailed(f"{uri.text}: it, or what it redirects to, is not a proper https uri; correct it") from None
     if announced is not None and announced.isdigit() and int(announced) != size:
         # http.client ends a read quietly when the peer closes early.
         raise _Transient(f"the connection broke after {size} of {announced} bytes")

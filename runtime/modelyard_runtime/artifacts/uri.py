@@ -48,6 +48,10 @@ def parse_uri(text: str) -> ArtifactURI:
         raise LoadFailed(f"the uri {text!r} has '..', a backslash or a NUL in its path; write the plain path")
     if parts.scheme != "https" and (parts.query or parts.fragment or "?" in text or "#" in text):
         raise LoadFailed(f"the uri {text!r} has a ? or #; write them as %3F and %23 where they belong to the path")
+    if parts.scheme == "https" and not (text.isascii() and text.isprintable() and " " not in text):
+        raise LoadFailed(f"the uri {text!r} has spaces or other characters that need percent-encoding; encode them")
+    if parts.scheme == "file" and not decoded.strip("/"):
+        raise LoadFailed(f"the uri {text!r} needs the path of a file or folder: file:///models/churn")
     if parts.scheme == "file":
         if host not in ("", "localhost") or not decoded.startswith("/"):
             raise LoadFailed(f"the uri {text!r} needs an absolute path: file:///models/churn")

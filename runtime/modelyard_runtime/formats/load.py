@@ -29,4 +29,9 @@ def load_model(detection: Detection) -> Model:
         raise OutOfMemory("the model does not fit into memory; raise spec.resources.limits.memory") from None
     except OSError as exc:
         raise LoadFailed(f"{detection.path.name} can't be read: {exc.strerror}; fetch the artifact again") from None
+    except Exception as exc:
+        # Formats read what others wrote; what they raise says something about the file, not about us.
+        raise LoadFailed(
+            f"{detection.path.name} can't be loaded ({type(exc).__name__}: {str(exc)[:300]}); save it again"
+        ) from None
     return model

@@ -28,10 +28,10 @@ def load_served(settings: Settings, clock: Callable[[], float] = time.perf_count
     Raises StartupFailure.
     """
     start = clock()
+    root = settings.model_dir / ARTIFACT_DIR
     try:
         report = read_report(settings.model_dir)
         check_digest(report.digest, settings.model_digest, report.uri)
-        root = settings.model_dir / ARTIFACT_DIR
         _check_there(root)
         model = load_model(detect(root, settings.model_format or report.format))
         warm_up(model)
@@ -39,6 +39,10 @@ def load_served(settings: Settings, clock: Callable[[], float] = time.perf_count
         if isinstance(exc, StartupFailure):
             raise
         raise OutOfMemory("loading ran out of memory; raise spec.resources.limits.memory") from None
+    except OSError as exc:
+        if isinstance(exc, StartupFailure):
+            raise
+        raise LoadFailed(f"{exc.filename or root} can't be read ({exc.strerror}); fetch the artifact again") from None
     served = ServedModel(
         name=settings.model_name,
         version=settings.model_version or report.version,

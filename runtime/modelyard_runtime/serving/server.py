@@ -42,6 +42,12 @@ def serve(settings: Settings) -> int:
         write_termination_message(exc.failure, settings.termination_log)
         _logger.error("%s: %s", exc.reason.value, exc.message)  # noqa: TRY400 -- the user's error, not ours: no traceback
         return 1
+    except Exception as exc:
+        # A bug of ours; the pod's status should say more than an exit code all the same.
+        _logger.exception("the server failed")
+        failure = LoadFailed(f"the server failed ({type(exc).__name__}: {exc}); its log says more, please report it")
+        write_termination_message(failure.failure, settings.termination_log)
+        return 1
     return 0
 
 
@@ -63,7 +69,7 @@ async def _serve(settings: Settings) -> None:
     serving = asyncio.create_task(server.run_until_drained())
     try:
         await _load(settings, app, drain, listener)
-    except StartupFailure:
+    except Exception:
         app.registry.fail(settings.model_name)
         drain.on_interrupt()
         raise

@@ -90,6 +90,12 @@ class Api:
         return self.send("POST", path, content=content)
 
 
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for something that nobody announces; the test's own timeout bounds it."""
+    while not condition():  # noqa: ASYNC110 -- what is waited for are counters of other parts, which set no event
+        await asyncio.sleep(0.005)
+
+
 @dataclass
 class Server:
     """A runtime in a process of its own."""

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from unit.runtime.support import SUM, Server, start_server
+from unit.runtime.support import SUM, Server, start_server, until
 
 BODY = json.dumps({"features": [1, 2]}).encode()
 REQUEST = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s" % (len(BODY), BODY)
@@ -71,13 +71,11 @@ def test_clients_move_to_another_server_without_a_failed_request(drain_delay: st
 
         async def scenario() -> int:
             clients = [asyncio.create_task(keep_asking([old.port, new.port], tally)) for _ in range(32)]
-            while tally.answers.get(old.port, 0) < 500:
-                await asyncio.sleep(0.01)
+            await until(lambda: tally.answers.get(old.port, 0) >= 500)
             old.process.terminate()
             code = await asyncio.to_thread(old.finish)
             enough = tally.answers.get(new.port, 0) + 500
-            while tally.answers.get(new.port, 0) < enough:
-                await asyncio.sleep(0.01)
+            await until(lambda: tally.answers.get(new.port, 0) >= enough)
             tally.stop = True
             await asyncio.gather(*clients)
             return code
@@ -112,8 +110,8 @@ def test_a_request_in_flight_is_finished(hurry: signal.Signals | None, tmp_path:
         with socket.create_connection((server.host, server.port), timeout=30) as connection:
             connection.sendall(REQUEST[:-5])
             server.process.terminate()
-            server.wait_for("/health/ready", 503)
             if hurry is not None:
+                server.wait_for("/health/ready", 503)
                 server.process.send_signal(hurry)
             _wait_until_refused(server)
             connection.sendall(REQUEST[-5:])

@@ -13,7 +13,7 @@ import orjson
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from unit.runtime.support import NAMES, Api, FakeModel
+from unit.runtime.support import NAMES, Api, FakeModel, until
 
 Serve = Callable[..., Api]
 
@@ -358,8 +358,7 @@ class TestSlowModels:
             body = {"features": [1, 2]}
             waiting = [asyncio.create_task(api.request("POST", "/predict", json=body)) for _ in range(2)]
             await asyncio.to_thread(started.wait, 30)
-            while api.app.compute.queue_rows < 2:
-                await asyncio.sleep(0)
+            await until(lambda: api.app.compute.queue_rows == 2)
             refused = await api.request("POST", "/predict", json=body)
             gate.set()
             assert refused.headers["retry-after"] == "1"
@@ -373,9 +372,7 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=5) | st.dictionaries(st.text(max_size=8), inner, max_size=5),
     max_leaves=15,
 )
-REQUEST = st.fixed_dictionaries(
-    {}, optional=dict.fromkeys(("model_name", "features", "instances", "use_cache"), JSON)
-)
+REQUEST = st.fixed_dictionaries({}, optional=dict.fromkeys(("model_name", "features", "instances", "use_cache"), JSON))
 
 
 @pytest.fixture(scope="module")
