@@ -189,6 +189,64 @@ def test_a_config_map_reaches_the_file_at_once_if_the_pod_is_nudged(cluster: Clu
     assert time.monotonic() - begun < 5
 
 
+def test_a_restricted_pod_with_limits_and_a_claim_runs(cluster: Cluster, node_namespace: str, tmp_path: Path) -> None:  # noqa: F811
+    """What restricted Pod Security asks for, limits, a volume in memory and a bound claim all work."""
+    cluster.kubectl("label", "namespace", node_namespace, "pod-security.kubernetes.io/enforce=restricted")
+    (tmp_path / "model").write_text("weights")
+    tmp_path.chmod(0o755)
+    volume = {
+        "apiVersion": "v1",
+        "kind": "PersistentVolume",
+        "metadata": {"name": node_namespace},
+        "spec": {
+            "capacity": {"storage": "1Gi"},
+            "accessModes": ["ReadOnlyMany"],
+            "storageClassName": node_namespace,
+            "hostPath": {"path": str(tmp_path)},
+        },
+    }
+    claim = {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"name": "models"},
+        "spec": {
+            "accessModes": ["ReadOnlyMany"],
+            "storageClassName": node_namespace,
+            "resources": {"requests": {"storage": "1Gi"}},
+        },
+    }
+    pod = client("print(open('/models/model').read(), open('/memory/note', 'w').write('x'))")
+    pod["spec"] |= {
+        "securityContext": {"runAsNonRoot": True, "runAsUser": 65532, "fsGroup": 65532},
+        "volumes": [
+            {"name": "models", "persistentVolumeClaim": {"claimName": "models", "readOnly": True}},
+            {"name": "memory", "emptyDir": {"medium": "Memory", "sizeLimit": "16Mi"}},
+        ],
+    }
+    pod["spec"]["securityContext"]["seccompProfile"] = {"type": "RuntimeDefault"}
+    pod["spec"]["containers"][0] |= {
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        "resources": {"requests": {"cpu": "50m", "memory": "32Mi"}, "limits": {"cpu": "1", "memory": "64Mi"}},
+        "volumeMounts": [
+            {"name": "models", "mountPath": "/models", "readOnly": True},
+            {"name": "memory", "mountPath": "/memory"},
+        ],
+    }
+
+    for manifest in (volume, claim, pod):
+        cluster.kubectl("-n", node_namespace, "apply", "-f", "-", input=json.dumps(manifest))
+    cluster.kubectl(
+        "-n", node_namespace, "wait", "--for=jsonpath={.status.phase}=Succeeded", "--timeout=60s", "pod/client"
+    )
+
+    assert cluster.kubectl("-n", node_namespace, "logs", "client").split() == ["weights", "1"]
+    cluster.kubectl("delete", "persistentvolume", node_namespace, "--wait=false")
+
+
 def test_an_image_is_built_with_pip_and_keeps_nothing_of_the_machine(
     cluster: Cluster,
     node_namespace: str,  # noqa: F811

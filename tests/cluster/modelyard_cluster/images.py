@@ -75,7 +75,7 @@ def _bootstrap(scratch: Path, archive: Path, env: Mapping[str, str]) -> None:
     alone = ("unshare", "--mount", "--propagation=private", "--")
     run(
         *alone, "debootstrap", "--variant=minbase", f"--include={_INCLUDE}", _SUITE, root, *mirror,
-        env={**env, "PATH": f"{env.get('PATH', '')}:/usr/sbin:/sbin"}, timeout=900,
+        env=env, timeout=900,
     )  # fmt: skip
     inside = {"PATH": "/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "LC_ALL": "C.UTF-8"}
     run(*alone, "chroot", root, "/bin/sh", "-c", _FINISH, env=inside, timeout=120)

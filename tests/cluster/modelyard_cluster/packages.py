@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from .errors import CommandFailed, MissingPrerequisite
-from .run import Report, run, say
+from .run import Report, environment, run, say
 
 __all__ = ["CNI_FOLDERS", "IMAGE_PACKAGES", "NODE_PACKAGES", "Package", "cni_folder", "install", "missing", "require"]
 
@@ -58,7 +58,7 @@ def cni_folder() -> Path | None:
 def _is_there(package: Package) -> bool:
     if package.name == "containernetworking-plugins":
         return cni_folder() is not None
-    places = os.environ.get("PATH", "") + ":/usr/local/sbin:/usr/sbin:/sbin"
+    places = environment()["PATH"]
     return all(shutil.which(command, path=places) for command in package.commands)
 
 

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from .errors import ComponentFailed
-from .run import tail, wait_until
+from .run import environment, tail, wait_until
 
 __all__ = ["Component", "Processes", "Recorded", "end_recorded", "is_running", "read_recorded", "start_time"]
 
@@ -155,7 +155,7 @@ class Processes:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 cwd=self.state_dir,
-                env={**os.environ, **(env or {})},
+                env=environment({**os.environ, **(env or {})}),
                 start_new_session=True,
             )
             component = Component(name, process, log)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -10,7 +11,7 @@ from pathlib import Path
 
 from .errors import CommandFailed, MissingPrerequisite, NotReady
 
-__all__ = ["Report", "run", "say", "tail", "wait_until"]
+__all__ = ["Report", "environment", "run", "say", "tail", "wait_until"]
 
 Report = Callable[[str], None]
 
@@ -18,6 +19,18 @@ Report = Callable[[str], None]
 def say(line: str) -> None:
     """Print one line of progress, at once and apart from a command's own output."""
     print(line, file=sys.stderr, flush=True)
+
+
+def environment(env: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return an environment (by default this process's) whose PATH has the folders of root's commands.
+
+    containerd, nft and debootstrap live there, and the PATH of a CI job or of sudo may be without.
+    """
+    result = dict(os.environ if env is None else env)
+    folders = result.get("PATH", os.defpath).split(":")
+    folders += [folder for folder in ("/usr/local/sbin", "/usr/sbin", "/sbin") if folder not in folders]
+    result["PATH"] = ":".join(folders)
+    return result
 
 
 def run(
@@ -43,7 +56,7 @@ def run(
             capture_output=True,
             text=True,
             errors="replace",
-            env=env,
+            env=environment(env),
             cwd=cwd,
             timeout=timeout,
             check=False,
