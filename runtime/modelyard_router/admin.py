@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -17,7 +17,8 @@ __all__ = ["Admin", "Taken", "Traffic"]
 _CDS = "cluster_manager.cds"
 _RDS = "http.router.rds.router"
 _WARMING = "cluster_manager.warming_clusters"
-_HTTP = "http.router"
+_CONNECTIONS = "http.router.downstream_cx_active"
+_REQUESTS = re.compile(r"cluster\..+\.upstream_rq_total")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,7 @@ class Taken:
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """Connections that are open now, and requests so far."""
+    """Connections that are open now, and requests so far that went on to a model (so not the kubelet's probes)."""
 
     connections: int
     requests: int
@@ -60,9 +61,8 @@ class Admin:
 
     async def taken(self) -> Taken:
         """Return what Envoy has taken up. Raises EnvoyUnreachable."""
-        stats = await self._stats(
-            _WARMING, *(f"{s}.{n}" for s in (_CDS, _RDS) for n in ("version_text", "update_rejected", "update_failure"))
-        )
+        names = r"version_text|update_rejected|update_failure"
+        stats = await self._stats(rf"{re.escape(_WARMING)}|({re.escape(_CDS)}|{re.escape(_RDS)})\.({names})")
         return Taken(
             clusters=stats.get(f"{_CDS}.version_text", ""),
             routes=stats.get(f"{_RDS}.version_text", ""),
@@ -74,9 +74,9 @@ class Admin:
 
     async def traffic(self) -> Traffic:
         """Return how busy Envoy is. Raises EnvoyUnreachable."""
-        active, total = f"{_HTTP}.downstream_cx_active", f"{_HTTP}.downstream_rq_total"
-        stats = await self._stats(active, total)
-        return Traffic(connections=int(stats.get(active, 0)), requests=int(stats.get(total, 0)))
+        stats = await self._stats(f"{re.escape(_CONNECTIONS)}|{_REQUESTS.pattern}")
+        requests = sum(int(value) for name, value in stats.items() if _REQUESTS.fullmatch(name))
+        return Traffic(connections=int(stats.get(_CONNECTIONS, 0)), requests=requests)
 
     async def drain(self) -> None:
         """Make Envoy close each connection after its next answer, while it goes on accepting new ones.
@@ -89,11 +89,11 @@ class Admin:
         """Return Envoy's statistics in Prometheus' text form. Raises EnvoyUnreachable."""
         return await self._request("GET", "/stats/prometheus")
 
-    async def _stats(self, *names: str) -> dict[str, str]:
-        """Return the statistics of these names; those that Envoy does not have (yet) are missing."""
-        text = (await self._request("GET", "/stats", filter=_any_of(names))).decode()
+    async def _stats(self, pattern: str) -> dict[str, str]:
+        """Return the statistics whose whole names match; those that Envoy does not have (yet) are missing."""
+        text = (await self._request("GET", "/stats", filter=f"^({pattern})$")).decode()
         pairs = (line.partition(": ") for line in text.splitlines())
-        return {name: value.strip('"') for name, _, value in pairs if name in names}
+        return {name: value.strip('"') for name, _, value in pairs}
 
     async def _request(self, method: str, path: str, **query: str) -> bytes:
         try:
@@ -106,7 +106,3 @@ class Admin:
             raise EnvoyUnreachable(
                 f"Envoy does not answer on its admin socket: {error or type(error).__name__}"
             ) from error
-
-
-def _any_of(names: Iterable[str]) -> str:
-    return "^(" + "|".join(name.replace(".", r"\.") for name in names) + ")$"

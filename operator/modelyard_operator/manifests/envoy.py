@@ -4,7 +4,7 @@ Three files are Envoy's: the bootstrap (listener and admin socket, the same for 
 variant) and the routes (the split). A shift changes the routes alone, so it costs Envoy neither a connection nor a
 health check.
 
-Which route takes a request, in this order:
+Which route takes a request, in this order, after the readiness probe's own path, which Envoy answers itself:
 
 1. the override header names a variant: that variant. A value that names none is ignored, so that a stale bookmark still
    gets an answer;
@@ -12,14 +12,12 @@ Which route takes a request, in this order:
 3. the split: `xxh64("SALT:KEY") % 10000` in the bucket map.
 
 Each route says in its metadata `modelyard` under which epoch and by which of these rules it answered.
-
-What depends on the pod stands in the bootstrap as a placeholder, `${MODELYARD_HOST}` or `${MODELYARD_RUN}`; the sidecar
-fills it in.
 """
 
 from __future__ import annotations
 
 import hashlib
+import ipaddress
 import json
 import re
 from dataclasses import dataclass
@@ -29,20 +27,24 @@ from modelyard_runtime.contract import (
     HEADER_PREDICTION_ID,
     HEADER_VARIANT,
     PATH_READY,
-    ROUTER_HTTP_PORT,
+    ROUTER_READY_PATH,
     ROUTER_RUN_MOUNT,
     RouterFile,
 )
 
 from modelyard_operator.experiment.buckets import Segment, sizes, to_json
+from modelyard_operator.manifests.envoybootstrap import (
+    ENVOY_API,
+    HOST_PLACEHOLDER,
+    ROUTER,
+    RUN_PLACEHOLDER,
+    extension,
+    overwrite,
+    render_bootstrap,
+)
 
 __all__ = ["HOST_PLACEHOLDER", "RUN_PLACEHOLDER", "RouterConfig", "Upstream", "envoy_command", "render_router_files"]
 
-HOST_PLACEHOLDER = "${MODELYARD_HOST}"  # the address to listen on
-RUN_PLACEHOLDER = "${MODELYARD_RUN}"  # the folder that Envoy and its sidecar share
-
-_ROUTER = "router"  # names the listener, the route configuration and the prefix of Envoy's statistics
-_API = "type.googleapis.com/envoy"
 _HEADER_NAME = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]{1,128}")
 # Names that the connection itself or Envoy owns: by the time of routing they do not hold what the client sent.
 _RESERVED_HEADERS: Final = frozenset(
@@ -57,7 +59,10 @@ _Json = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Upstream:
-    """Where the pods of one variant are: a host that resolves to their addresses, and the time an answer may take."""
+    """Where the pods of one variant are, and the time that an answer may take.
+
+    `host` is an address, or a full DNS name (no search list is tried) that resolves to the addresses of the ready pods.
+    """
 
     variant: str
     host: str
@@ -110,7 +115,7 @@ def render_router_files(config: RouterConfig) -> dict[str, str]:
 
     """
     header, override = _validated(config)
-    bootstrap = _bootstrap(config.name)
+    bootstrap = render_bootstrap(config.name)
     clusters = [_cluster(upstream) for upstream in sorted(config.upstreams, key=lambda u: u.variant)]
     routes = [_route_configuration(config, header, override)]
     version = hashlib.sha256(_json([bootstrap, clusters, routes]).encode()).hexdigest()[:12]
@@ -125,11 +130,6 @@ def render_router_files(config: RouterConfig) -> dict[str, str]:
 
 def _json(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"))
-
-
-def _extension(name: str, kind: str, **fields: Any) -> _Json:
-    """Return one of Envoy's extensions: the name it is known by, and its configuration of the given type."""
-    return {"name": name, "typed_config": {"@type": f"{_API}.extensions.{kind}", **fields}}
 
 
 def _validated(config: RouterConfig) -> tuple[str, str | None]:
@@ -170,7 +170,8 @@ def _duration(seconds: float) -> str:
 
 def _route_configuration(config: RouterConfig, header: str, override: str | None) -> _Json:
     timeouts = {upstream.variant: upstream.timeout_seconds for upstream in config.upstreams}
-    routes: list[_Json] = []
+    ready = {"status": 200, "body": {"inline_string": "ready"}}
+    routes: list[_Json] = [{"match": {"path": ROUTER_READY_PATH}, "direct_response": ready}]
     if override is not None:
         for variant in sorted(timeouts):
             match = {"name": override, "string_match": {"exact": variant}}
@@ -187,15 +188,10 @@ def _route_configuration(config: RouterConfig, header: str, override: str | None
     routes.append(_route(config, "split", None, split, longest))
     removed = {HEADER_VARIANT, HEADER_PREDICTION_ID, *([override] if override else [])}
     return {
-        "@type": f"{_API}.config.route.v3.RouteConfiguration",
-        "name": _ROUTER,
-        "virtual_hosts": [{"name": _ROUTER, "domains": ["*"], "routes": routes}],
+        "@type": f"{ENVOY_API}.config.route.v3.RouteConfiguration",
+        "name": ROUTER,
+        "virtual_hosts": [{"name": ROUTER, "domains": ["*"], "routes": routes}],
         "request_headers_to_remove": sorted(removed),
-        # Overwritten: neither a client nor a model can forge who answered, or under which id rewards are joined.
-        "response_headers_to_add": [
-            _overwrite(HEADER_VARIANT, "%UPSTREAM_CLUSTER_RAW%"),
-            _overwrite(HEADER_PREDICTION_ID, "%STREAM_ID%"),
-        ],
     }
 
 
@@ -206,6 +202,11 @@ def _route(config: RouterConfig, rule: str, header_match: _Json | None, action: 
     return {
         "match": match,
         "metadata": {"filter_metadata": {"modelyard": {"epoch": config.epoch, "rule": rule}}},
+        # Overwritten: neither a client nor a model can forge who answered, or under which id rewards are joined.
+        "response_headers_to_add": [
+            overwrite(HEADER_VARIANT, "%UPSTREAM_CLUSTER_RAW%"),
+            overwrite(HEADER_PREDICTION_ID, "%STREAM_ID%"),
+        ],
         "route": {
             **action,
             "timeout": _duration(timeout),
@@ -217,7 +218,7 @@ def _route(config: RouterConfig, rule: str, header_match: _Json | None, action: 
                 "num_retries": 3,
                 "retry_back_off": {"base_interval": "0.025s", "max_interval": "0.250s"},
                 "retry_host_predicate": [
-                    _extension(
+                    extension(
                         "envoy.retry_host_predicates.previous_hosts",
                         "retry.host.previous_hosts.v3.PreviousHostsPredicate",
                     )
@@ -237,10 +238,10 @@ def _split(segments: tuple[Segment, ...], timeouts: dict[str, float], longest: f
             # A route has one timeout for all its clusters. This header, which Envoy takes from nobody outside, shortens
             # it for one variant and does not leave the router.
             milliseconds = str(round(timeouts[segment.variant] * 1000))
-            mutation = {"append": _overwrite("x-envoy-upstream-rq-timeout-ms", milliseconds)}
+            mutation = {"append": overwrite("x-envoy-upstream-rq-timeout-ms", milliseconds)}
             cluster["typed_per_filter_config"] = {
                 "envoy.filters.http.header_mutation": {
-                    "@type": f"{_API}.extensions.filters.http.header_mutation.v3.HeaderMutationPerRoute",
+                    "@type": f"{ENVOY_API}.extensions.filters.http.header_mutation.v3.HeaderMutationPerRoute",
                     "mutations": {"request_mutations": [mutation]},
                 }
             }
@@ -248,21 +249,17 @@ def _split(segments: tuple[Segment, ...], timeouts: dict[str, float], longest: f
     return {"weighted_clusters": {"clusters": clusters}}
 
 
-def _overwrite(key: str, value: str) -> _Json:
-    return {"header": {"key": key, "value": value}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
-
-
 # --- clusters ---
 
 
 def _cluster(upstream: Upstream) -> _Json:
-    address = {"socket_address": {"address": upstream.host, "port_value": upstream.port}}
+    address = {"socket_address": {"address": _absolute(upstream.host), "port_value": upstream.port}}
     # No limits of Envoy's own: the models' queues answer 429, and a breaker would turn one arm's load into its errors.
     unlimited = {"max_connections": 1_000_000, "max_pending_requests": 1_000_000, "max_requests": 1_000_000}
     return {
-        "@type": f"{_API}.config.cluster.v3.Cluster",
+        "@type": f"{ENVOY_API}.config.cluster.v3.Cluster",
         "name": upstream.variant,
-        "cluster_type": _extension(
+        "cluster_type": extension(
             "envoy.cluster.dns",
             "clusters.dns.v3.DnsCluster",
             dns_lookup_family="V4_PREFERRED",
@@ -284,7 +281,7 @@ def _cluster(upstream: Upstream) -> _Json:
         "circuit_breakers": {"thresholds": [{**unlimited, "max_retries": 1_000_000}]},
         "health_checks": [
             {
-                "http_health_check": {"path": PATH_READY},
+                "http_health_check": {"path": PATH_READY, "host": upstream.host.rstrip(".")},
                 "interval": "1s",
                 "no_traffic_interval": "1s",
                 "no_traffic_healthy_interval": "1s",
@@ -296,7 +293,7 @@ def _cluster(upstream: Upstream) -> _Json:
         ],
         "typed_extension_protocol_options": {
             "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
-                "@type": f"{_API}.extensions.upstreams.http.v3.HttpProtocolOptions",
+                "@type": f"{ENVOY_API}.extensions.upstreams.http.v3.HttpProtocolOptions",
                 "explicit_http_config": {"http_protocol_options": {}},
                 # Below the 5 s after which servers usually close an idle connection: Envoy must be the first to let go,
                 # or a request meets a connection that is being closed.
@@ -306,90 +303,10 @@ def _cluster(upstream: Upstream) -> _Json:
     }
 
 
-# --- bootstrap ---
-
-
-def _bootstrap(name: str) -> _Json:
-    return {
-        "node": {"id": name, "cluster": name},
-        "admin": {"address": {"pipe": {"path": f"{RUN_PLACEHOLDER}/admin.sock"}}},
-        "dynamic_resources": {"cds_config": _file_source(RouterFile.CDS)},
-        "static_resources": {
-            "listeners": [
-                {
-                    "name": _ROUTER,
-                    "address": {"socket_address": {"address": HOST_PLACEHOLDER, "port_value": ROUTER_HTTP_PORT}},
-                    "filter_chains": [{"filters": [_connection_manager()]}],
-                }
-            ]
-        },
-        "overload_manager": {
-            "resource_monitors": [
-                _extension(
-                    "envoy.resource_monitors.global_downstream_max_connections",
-                    "resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig",
-                    max_active_downstream_connections="50000",
-                )
-            ]
-        },
-    }
-
-
-def _file_source(file: RouterFile) -> _Json:
-    """Return a source that rereads a file when it is renamed into place.
-
-    Each file has a folder of its own: Envoy rereads a file at any rename in the folder that it watches.
-    """
-    folder = f"{RUN_PLACEHOLDER}/{file.value.removesuffix('.json')}"
-    source = {"path": f"{folder}/{file.value}", "watched_directory": {"path": folder}}
-    # Wait for a first configuration as long as it takes: a listener without routes would answer 404.
-    return {"path_config_source": source, "resource_api_version": "V3", "initial_fetch_timeout": "0s"}
-
-
-def _connection_manager() -> _Json:
-    return {
-        "name": "envoy.filters.network.http_connection_manager",
-        "typed_config": {
-            "@type": f"{_API}.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
-            "stat_prefix": _ROUTER,
-            "codec_type": "AUTO",
-            "rds": {"route_config_name": _ROUTER, "config_source": _file_source(RouterFile.RDS)},
-            # Nobody is inside (an empty list would mean all private addresses): every client's request id and Envoy's
-            # control headers are dropped, and its address goes to the end of x-forwarded-for.
-            "use_remote_address": True,
-            "internal_address_config": {"cidr_ranges": [{"address_prefix": "255.255.255.255", "prefix_len": 32}]},
-            "generate_request_id": True,
-            "preserve_external_request_id": False,
-            "server_header_transformation": "PASS_THROUGH",
-            "request_headers_timeout": "30s",
-            "common_http_protocol_options": {"idle_timeout": "300s"},
-            "local_reply_config": _local_replies(),
-            "http_filters": [
-                _extension("envoy.filters.http.header_mutation", "filters.http.header_mutation.v3.HeaderMutation"),
-                _extension("envoy.filters.http.router", "filters.http.router.v3.Router", suppress_envoy_headers=True),
-            ],
-        },
-    }
-
-
-def _local_replies() -> _Json:
-    """Return what the router says when no model answered; by Envoy's response flags, the first match counts."""
-    variant = "variant %UPSTREAM_CLUSTER_RAW%"
-    replies = [
-        (["UH"], f"no ready pod of {variant}: see the status of its ModelDeployment, and try again", True),
-        (["UF"], f"no connection to a pod of {variant}: try again", True),
-        (["UC", "UR", "LR"], f"the connection to a pod of {variant} broke off before its answer: try again", True),
-        (["UO"], f"too many requests to {variant} at once: try again later", True),
-        (["UT"], f"{variant} gave no answer within its serving.limits.timeout", False),
-        (["NC", "NR"], "the router has no route for this request: see the conditions of its ABTest", False),
-    ]
-    mappers: list[_Json] = []
-    for flags, message, retry in replies:
-        mapper: _Json = {
-            "filter": {"response_flag_filter": {"flags": flags}},
-            "body_format_override": {"json_format": {"error": message}},
-        }
-        if retry:
-            mapper["headers_to_add"] = [_overwrite("retry-after", "1")]
-        mappers.append(mapper)
-    return {"mappers": mappers, "body_format": {"json_format": {"error": "%LOCAL_REPLY_BODY%"}}}
+def _absolute(host: str) -> str:
+    """Return a DNS name with its final dot, without which a pod's resolver asks for four other names first."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return host.rstrip(".") + "."
+    return host

@@ -29,6 +29,7 @@ from modelyard_runtime.contract import (
     HEADER_VARIANT,
     PATH_READY,
     ROUTER_HTTP_PORT,
+    ROUTER_READY_PATH,
     ROUTER_RUN_MOUNT,
     ROUTER_SIDECAR_PORT,
     Env,
@@ -282,8 +283,7 @@ class World:
         await until(lambda: self.status_of(f"{pod.sidecar_url}/started"), lambda status: status == 200)
         await pod.start_envoy()
         await self.applied(pod, version)
-        # Envoy listens once its clusters are there.
-        await until(lambda: self.status_of(pod.url), lambda status: status != 0)
+        await until(lambda: self.status_of(f"{pod.url}{ROUTER_READY_PATH}"), lambda status: status == 200)
         return pod
 
     async def shift(self, pod: RouterPod, config: RouterConfig) -> None:

@@ -9,8 +9,9 @@ import signal
 import pytest
 from modelyard_operator.experiment.buckets import next_map
 from modelyard_operator.manifests.envoy import render_router_files
+from modelyard_runtime.contract import ROUTER_READY_PATH
 
-from .harness import Answer, World, bucket, owner, until
+from .harness import Answer, RouterPod, World, bucket, owner, until
 
 pytestmark = pytest.mark.anyio
 
@@ -185,7 +186,9 @@ async def test_drained_under_load_an_instance_goes_without_a_failed_request(worl
         closes = response.headers.get("connection", "")
     assert not drained.done()
     balanced = staying
+    probing = asyncio.create_task(_probe(world, leaving))
     left = await drained
+    probing.cancel()
     assert leaving.envoy
     leaving.envoy.send_signal(signal.SIGTERM)
     await leaving.envoy.wait()
@@ -196,6 +199,13 @@ async def test_drained_under_load_an_instance_goes_without_a_failed_request(worl
     assert closes == "close"
     assert left == {"connections": 0}
     assert _failed(answers) == []
+
+
+async def _probe(world: World, pod: RouterPod) -> None:
+    """Ask as the kubelet does, which goes on while a pod ends: that must not count as traffic."""
+    while True:
+        await world.status_of(f"{pod.url}{ROUTER_READY_PATH}")
+        await asyncio.sleep(0.1)
 
 
 async def _drain(world: World, url: str) -> object:

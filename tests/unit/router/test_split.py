@@ -9,8 +9,9 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 from modelyard_operator.experiment.buckets import next_map
+from modelyard_runtime.contract import ROUTER_READY_PATH
 
-from .harness import Model, World, bucket, owner, until
+from .harness import KEY, Model, World, bucket, owner, until
 
 pytestmark = pytest.mark.anyio
 
@@ -45,6 +46,18 @@ async def test_salts_make_tests_independent(world: World) -> None:
     both = Counter((one[key].variant, two[key].variant) for key in KEYS)
     # Four cells of 500 expected, standard deviation 20; hashes do not change from run to run.
     assert all(abs(both[x, y] - 500) < 100 for x in "ab" for y in "ab")
+
+
+async def test_the_readiness_path_is_envoys_own_whatever_the_models_do(world: World) -> None:
+    model = await world.model("a")
+    pod = await world.router(world.config(next_map((), {"a": 1})))
+    await model.stop()
+
+    async with world.session.get(f"{pod.url}{ROUTER_READY_PATH}", headers={KEY: "user-1"}) as response:
+        body = await response.json(content_type=None)
+
+    assert (response.status, body, model.requests) == (200, {"status": "ready"}, 0)
+    assert "x-modelyard-variant" not in response.headers
 
 
 @pytest.mark.parametrize("key", [None, ""])
