@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import cast
 
 from dnslib import QTYPE, RCODE, RR, A, DNSError, DNSRecord
 
@@ -99,7 +100,7 @@ class DnsServer:
             for address in addresses:
                 reply.add_answer(RR(query.q.qname, QTYPE.A, ttl=_TTL_SECONDS, rdata=A(address)))
         packed: bytes = reply.pack()
-        return packed if len(packed) <= limit else bytes(reply.truncate().pack())
+        return bytes(packed if len(packed) <= limit else reply.truncate().pack())
 
 
 class _Datagrams(asyncio.DatagramProtocol):
@@ -110,10 +111,11 @@ class _Datagrams(asyncio.DatagramProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep where to answer."""
-        self._transport = transport
+        # Not isinstance: Python 3.11's own transport for datagrams is not a DatagramTransport.
+        self._transport = cast("asyncio.DatagramTransport", transport)
 
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
         """Answer a question; a datagram that is none is dropped."""
         answer = self._reply(data)
-        if answer and isinstance(self._transport, asyncio.DatagramTransport):
+        if answer:
             self._transport.sendto(answer, addr)

@@ -25,7 +25,7 @@ from modelyard_local.database import Database
 from modelyard_local.deployments import DeploymentController
 from modelyard_local.dns import DnsServer
 from modelyard_local.kubelet import Kubelet
-from modelyard_local.objects import Key
+from modelyard_local.objects import Key, key_of, timestamp
 from modelyard_local.pod import Machine
 from modelyard_local.progress import Progress
 from modelyard_local.proxy import ServicePorts, ServiceProxy
@@ -34,7 +34,7 @@ from modelyard_local.store import Change, Store
 from modelyard_local.volumes import Claims
 from modelyard_local.warden import MARK, start_warden, sweep
 
-__all__ = ["Options", "run_installation"]
+__all__ = ["Options", "doubt_conditions", "run_installation"]
 
 _DOMAIN = "cluster.local"
 _BLOCK = "address-block"
@@ -109,6 +109,7 @@ class _Installation:
 
     async def _run(self, block: AddressBlock) -> None:
         store = Store(self._database, _utc_now)
+        doubt_conditions(store, _utc_now())
         addresses = ServiceAddresses(
             block, self._database, lambda namespace, name: store.find(Key("Service", namespace, name)) is not None
         )
@@ -171,6 +172,27 @@ class _Installation:
             router_replicas=self._options.router_replicas,
             service_url=url,
         )
+
+
+def doubt_conditions(store: Store, now: datetime) -> None:
+    """Make what was true before a restart Unknown: a `wait` must not believe it until it is observed again."""
+    for kind in CUSTOM_KINDS:
+        for obj in store.select(kind):
+            status = obj.get("status", {})
+            doubted = [
+                entry
+                | {
+                    "status": "Unknown",
+                    "reason": "Restarting",
+                    "message": "modelyard local was started again",
+                    "lastTransitionTime": timestamp(now),
+                }
+                if entry["status"] == "True"
+                else entry
+                for entry in status.get("conditions", [])
+            ]
+            if doubted:
+                store.put_status(key_of(obj), obj["metadata"]["uid"], {**status, "conditions": doubted})
 
 
 def _pass_on(controller: Controller, store: Store, change: Change) -> None:
