@@ -8,8 +8,9 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 
 import pytest
+import xxhash
 from modelyard_operator.experiment.buckets import next_map
-from modelyard_runtime.contract import ROUTER_READY_PATH
+from modelyard_runtime.contract import ROUTER_HTTP_PORT, ROUTER_READY_PATH
 
 from .harness import KEY, Model, World, bucket, owner, until
 
@@ -31,6 +32,28 @@ async def test_every_key_gets_the_owner_of_its_bucket_from_every_instance(world:
     for of_pod in answers:
         assert {key: answer.variant for key, answer in of_pod.items()} == expected
         assert {key: answer.body["variant"] for key, answer in of_pod.items()} == expected
+
+
+async def test_keys_are_bytes_whatever_they_spell(world: World) -> None:
+    for variant in ("a", "b"):
+        await world.model(variant)
+    config = world.config(next_map((), {"a": 1, "b": 1}))
+    pod = await world.router(config)
+    keys = [b"caf\xe9-%d" % n for n in range(20)] + [f"usér-{n}".encode() for n in range(20)]
+    keys += [b"a:%d" % n for n in range(20)] + [b"\\1 %d" % n for n in range(20)]
+
+    reader, writer = await asyncio.open_connection(pod.address, ROUTER_HTTP_PORT)
+    got = []
+    for key in keys:
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\nX-User-Id: " + key + b"\r\n\r\n")
+        head = (await reader.readuntil(b"\r\n\r\n")).decode().lower().splitlines()
+        headers = dict(line.split(": ", 1) for line in head[1:] if line)
+        await reader.readexactly(int(headers["content-length"]))
+        got.append(headers["x-modelyard-variant"])
+    writer.close()
+    await writer.wait_closed()
+
+    assert got == [owner(config.buckets, xxhash.xxh64_intdigest(b"churn-test:" + key) % 10_000) for key in keys]
 
 
 async def test_salts_make_tests_independent(world: World) -> None:
