@@ -157,6 +157,7 @@ async def run_operator(config: Config) -> None:
                 namespaces=list(config.namespaces),
                 clusterwide=not config.namespaces,
                 stop_flag=stop,
+                identity="modelyard",  # else kopf asks for the user's name, which a pod's uid has none of
             )
         )
         working = asyncio.create_task(controller.run())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 
 from modelyard_runtime.contract import (
@@ -11,6 +12,7 @@ from modelyard_runtime.contract import (
     ROUTER_READY_PATH,
     ROUTER_RUN_MOUNT,
     ROUTER_SIDECAR_PORT,
+    RouterFile,
     RouterPath,
 )
 
@@ -25,6 +27,7 @@ from modelyard_operator.manifests.common import (
     child_metadata,
     deployment,
     pod_security,
+    scrape_annotations,
     service,
 )
 from modelyard_operator.manifests.envoy import RouterConfig, Upstream, envoy_command, render_router_files
@@ -48,6 +51,7 @@ _DRAIN_LIMIT = 60
 _EPOCH = "modelyard.dev/epoch"
 _HEADER = "modelyard.dev/assignment-header"
 _SALT = "modelyard.dev/assignment-salt"
+_BOOTSTRAP = "modelyard.dev/bootstrap"
 
 
 def router_name(name: str) -> str:
@@ -108,11 +112,14 @@ def read_annotations(config_map: Object) -> tuple[int, tuple[str, str]]:
 def render_abtest(owner: Object, config: RouterConfig, settings: Settings) -> list[Object]:
     """Return the children of an ABTest, in the order in which they are applied."""
     name = owner["metadata"]["name"]
+    files = render_router_files(config)
+    # Envoy reads its bootstrap once: pods with another one have to be other pods.
+    bootstrap = hashlib.sha256(files[RouterFile.BOOTSTRAP].encode()).hexdigest()[:10]
     config_map: Object = {
         "apiVersion": "v1",
         "kind": "ConfigMap",
         "metadata": child_metadata(owner, COMPONENT_ROUTER, router_name(name)),
-        "data": render_router_files(config),
+        "data": files,
     }
     config_map["metadata"]["annotations"] = {_EPOCH: str(config.epoch), _HEADER: config.header, _SALT: config.salt}
     return [
@@ -124,7 +131,7 @@ def render_abtest(owner: Object, config: RouterConfig, settings: Settings) -> li
             router_name(name),
             replicas=settings.router_replicas,
             pod_spec=_pod_spec(name, settings),
-            port=ROUTER_SIDECAR_PORT,
+            annotations=scrape_annotations(ROUTER_SIDECAR_PORT) | {_BOOTSTRAP: bootstrap},
         ),
     ]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from modelyard_runtime.contract import HTTP_PORT, METRICS_PATH
@@ -100,12 +101,20 @@ def revision_of(template: Object) -> str:
     return hashlib.sha256(json.dumps(template, sort_keys=True).encode()).hexdigest()[:10]
 
 
-def deployment(owner: Object, component: str, name: str, *, replicas: int, pod_spec: Object, port: int) -> Object:
-    """Return a Deployment that never takes a pod away before its successor is ready."""
+def deployment(
+    owner: Object,
+    component: str,
+    name: str,
+    *,
+    replicas: int,
+    pod_spec: Object,
+    annotations: Mapping[str, str],
+) -> Object:
+    """Return a Deployment that never takes a pod away before its successor is ready; annotations are the pods'."""
     owner_name = owner["metadata"]["name"]
     pod_labels = labels(component, owner_name)
     template: Object = {
-        "metadata": {"labels": pod_labels, "annotations": scrape_annotations(port)},
+        "metadata": {"labels": pod_labels, "annotations": dict(annotations)},
         "spec": pod_spec,
     }
     template["metadata"]["labels"] = {**pod_labels, LABEL_REVISION: revision_of(template)}

@@ -14,6 +14,7 @@ from modelyard_operator.manifests.common import (
     Object,
     deployment,
     pod_security,
+    scrape_annotations,
     service,
 )
 from modelyard_operator.manifests.settings import Settings
@@ -48,7 +49,7 @@ def render_model_deployment(owner: Object, spec: ModelDeploymentSpec, settings: 
             name,
             replicas=1 if spec.replicas is None else spec.replicas,
             pod_spec=_pod_spec(name, spec, settings),
-            port=HTTP_PORT,
+            annotations=scrape_annotations(HTTP_PORT),
         ),
     ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
@@ -10,6 +11,8 @@ from modelyard_operator.api.kinds import GROUP_VERSION
 from modelyard_operator.reconcile.verbs import Cluster, Object
 
 __all__ = ["Verdict", "condition_of", "conditions_from", "ready_from", "write_status"]
+
+_LOG = logging.getLogger("modelyard.operator")
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,7 @@ async def write_status(cluster: Cluster, obj: Object, status: Object) -> bool:
     wanted = {key: value for key, value in status.items() if value is not None}
     if obj.get("status", {}) == wanted:
         return False
+    _log_change(obj, wanted)
     metadata = {"name": obj["metadata"]["name"], "namespace": obj["metadata"]["namespace"]}
     # Guards against a namesake that was created after `obj` was read.
     metadata["uid"] = obj["metadata"]["uid"]
@@ -70,3 +74,13 @@ async def write_status(cluster: Cluster, obj: Object, status: Object) -> bool:
         {"apiVersion": GROUP_VERSION, "kind": obj["kind"], "metadata": metadata, "status": wanted}
     )
     return True
+
+
+def _log_change(obj: Object, status: Object) -> None:
+    """Say in the log what became of an object, once per change of its reason."""
+    before = condition_of(obj, "Ready") or {}
+    after = condition_of({"status": status}, "Ready") or {}
+    if after and (before.get("status"), before.get("reason")) != (after["status"], after["reason"]):
+        metadata = obj["metadata"]
+        message = f": {after['message']}" if after["message"] else ""
+        _LOG.info("%s %s/%s: %s%s", obj["kind"], metadata["namespace"], metadata["name"], after["reason"], message)
