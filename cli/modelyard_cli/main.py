@@ -50,7 +50,8 @@ class _Version(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
         from importlib.metadata import version  # noqa: PLC0415 - see above
 
-        parser.exit(0, f"modelyard {version('modelyard')}\n")
+        print(f"modelyard {version('modelyard')}")
+        parser.exit()
 
 
 def _parser() -> argparse.ArgumentParser:

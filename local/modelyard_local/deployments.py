@@ -14,6 +14,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 
 from modelyard_local.objects import (
     Object,
@@ -28,6 +29,7 @@ from modelyard_local.store import Change, Store
 
 __all__ = ["DeploymentController", "Plan", "plan"]
 
+_LOOK_SECONDS = 0.5
 _LABEL_HASH = "pod-template-hash"
 _LETTERS = "bcdfghjklmnpqrstvwxz2456789"
 
@@ -40,24 +42,26 @@ class Plan:
     delete: list[Object]
 
 
-def plan(deployment: Object, new: list[Object], old: list[Object]) -> Plan:
+def plan(
+    deployment: Object, new: list[Object], old: list[Object], available: Callable[[Object], bool] = is_ready
+) -> Plan:
     """Return the next step of a rolling update.
 
-    Never more than replicas + maxSurge pods, nor fewer than replicas - maxUnavailable ready ones; pods of the old
-    template that are not ready go first, since they serve nobody.
+    Never more than replicas + maxSurge pods, nor fewer than replicas - maxUnavailable available ones; pods of the old
+    template that are not go first, since they serve nobody.
     """
     wanted = deployment["spec"]["replicas"]
     surge, unavailable = _bounds(deployment)
     total = len(new) + len(old)
     create = max(0, min(wanted - len(new), wanted + surge - total))
-    excess = sorted(new, key=lambda pod: (is_ready(pod), _age(pod)))[: max(0, len(new) - wanted)]
-    ready = sum(map(is_ready, (*new, *old)))
+    excess = sorted(new, key=lambda pod: (available(pod), _age(pod)))[: max(0, len(new) - wanted)]
+    serve = sum(map(available, (*new, *old)))
     least = wanted - unavailable
-    unready_new = sum(not is_ready(pod) for pod in new)
-    spare = max(0, total - least - unready_new)
-    broken = [pod for pod in old if not is_ready(pod)][:spare]
-    serving = sorted((pod for pod in old if is_ready(pod)), key=_age)
-    retired = serving[: max(0, min(ready - least, spare - len(broken)))]
+    starting = sum(not available(pod) for pod in new)
+    spare = max(0, total - least - starting)
+    broken = [pod for pod in old if not available(pod)][:spare]
+    serving = sorted((pod for pod in old if available(pod)), key=_age)
+    retired = serving[: max(0, min(serve - least, spare - len(broken)))]
     return Plan(create, [*excess, *broken, *retired])
 
 
@@ -79,14 +83,23 @@ def _age(pod: Object) -> tuple[str, int]:
 
 
 class DeploymentController:
-    """Brings pods in line with Deployments, and reports in their status."""
+    """Brings pods in line with Deployments, and reports in their status.
 
-    def __init__(self, store: Store, now: Callable[[], datetime]) -> None:
+    Args:
+        store: the objects.
+        now: the clock.
+        settle: seconds for which a new pod has been ready before it stands in for an old one, also where
+            minReadySeconds asks for less: a router learns of it from the DNS within a second, and checks it first.
+    """
+
+    def __init__(self, store: Store, now: Callable[[], datetime], *, settle: float = 0.0) -> None:
         self._store = store
         self._now = now
+        self._settle = settle
         self._wake = asyncio.Event()
         self._random = random.Random()  # noqa: S311 - makes names, guards nothing
         self._progress: dict[str, tuple[Object, float]] = {}  # uid -> what was last seen, and since when
+        self._ready_since: dict[str, float] = {}  # uid of a pod -> the loop's time
         store.subscribe(self._on_change)
 
     def _on_change(self, change: Change) -> None:
@@ -94,16 +107,28 @@ class DeploymentController:
             self._wake.set()
 
     async def run(self) -> None:
-        """Work until cancelled. Looks now and then without being told, for deadlines."""
+        """Work until cancelled. Looks now and then without being told, for what only time changes."""
         while True:
             self._wake.clear()
+            self._note_ready()
             for deployment in self._store.select("Deployment"):
                 self._sync(deployment)
             try:
-                async with asyncio.timeout(1.0):
+                async with asyncio.timeout(_LOOK_SECONDS):
                     await self._wake.wait()
             except TimeoutError:
                 continue
+
+    def _note_ready(self) -> None:
+        time = asyncio.get_running_loop().time()
+        ready = [pod["metadata"]["uid"] for pod in self._store.select("Pod") if is_ready(pod)]
+        self._ready_since = {uid: self._ready_since.get(uid, time) for uid in ready}
+
+    def _available(self, deployment: Object, pod: Object, at_least: float = 0.0) -> bool:
+        """Return whether a pod has been ready for minReadySeconds, and no less than `at_least`."""
+        since = self._ready_since.get(pod["metadata"]["uid"])
+        least: float = max(at_least, deployment["spec"].get("minReadySeconds", 0))
+        return since is not None and asyncio.get_running_loop().time() - since >= least
 
     def _sync(self, deployment: Object) -> None:
         metadata, template = deployment["metadata"], deployment["spec"]["template"]
@@ -115,7 +140,7 @@ class DeploymentController:
         ]
         new = [pod for pod in pods if pod["metadata"]["labels"][_LABEL_HASH] == revision]
         old = [pod for pod in pods if pod["metadata"]["labels"][_LABEL_HASH] != revision]
-        step = plan(deployment, new, old)
+        step = plan(deployment, new, old, partial(self._available, deployment, at_least=self._settle))
         for pod in step.delete:
             self._store.remove(key_of(pod), pod["metadata"]["uid"])
         made = [self._store.put(self._pod(deployment, revision))[0] for _ in range(step.create)]
@@ -153,22 +178,23 @@ class DeploymentController:
         metadata, wanted = deployment["metadata"], deployment["spec"]["replicas"]
         _, unavailable = _bounds(deployment)
         ready = sum(map(is_ready, (*new, *old)))
+        count = sum(self._available(deployment, pod) for pod in (*new, *old))
         updated_ready = sum(map(is_ready, new))
         counts = {
             "observedGeneration": metadata["generation"],
             "replicas": len(new) + len(old),
             "updatedReplicas": len(new),
             "readyReplicas": ready,
-            "availableReplicas": ready,
-            "unavailableReplicas": max(0, wanted - ready),
+            "availableReplicas": count,
+            "unavailableReplicas": max(0, wanted - count),
         }
-        complete = len(new) == wanted == ready and not old
-        enough = ready >= wanted - unavailable
+        complete = len(new) == wanted == count and not old
+        enough = count >= wanted - unavailable
         available = {
             "type": "Available",
             "status": "True" if enough else "False",
             "reason": "MinimumReplicasAvailable" if enough else "MinimumReplicasUnavailable",
-            "message": f"{ready} of {wanted} pods are ready",
+            "message": f"{count} of {wanted} pods are available",
         }
         overdue = self._overdue(deployment, {**counts, "updatedReady": updated_ready}, complete=complete)
         progressing = {

@@ -27,7 +27,7 @@ _POD: Mapping[str, object] = {
 }
 _KNOWN: Mapping[str, Mapping[str, object]] = {
     "Deployment": {
-        **dict.fromkeys(("replicas", "revisionHistoryLimit", "progressDeadlineSeconds", "selector")),
+        **dict.fromkeys(("replicas", "revisionHistoryLimit", "progressDeadlineSeconds", "selector", "minReadySeconds")),
         "strategy": {"type": None, "rollingUpdate": None},
         "template": {"metadata": None, "spec": _POD},
     },

@@ -49,6 +49,8 @@ class Options:
     claims: Mapping[str, Path] = field(default_factory=dict)
     timing: Timing = field(default_factory=Timing)
     router_replicas: int = 1
+    settle: float = 3.0
+    """Seconds between a new pod's readiness and the end of the old one that it stands in for."""
 
 
 def _utc_now() -> datetime:
@@ -135,7 +137,7 @@ class _Installation:
             timing=self._options.timing,
         )
         kubelet = Kubelet(machine)
-        deployments = DeploymentController(store, _utc_now)
+        deployments = DeploymentController(store, _utc_now, settle=self._options.settle)
         settings = self._settings(addresses, ports)
         controller = Controller(LocalCluster(store, self._progress.on_applied), settings, _utc_now)
         store.subscribe(self._progress.on_change)

@@ -256,3 +256,19 @@ async def test_a_rollout_that_does_not_move_exceeds_its_deadline(folder: Path) -
         progressing = await eventually(overdue)
 
     assert progressing["reason"] == "ProgressDeadlineExceeded"
+
+
+async def test_an_old_pod_stays_until_the_new_one_has_been_ready_for_a_while(folder: Path) -> None:
+    """minReadySeconds: whoever routes to the pods has time to find the new one."""
+    async with rig(folder) as world:
+        for version in ("1", "2"):
+            wanted = deployment("web", container(VERSION=version))
+            wanted["spec"]["minReadySeconds"] = 2
+            world.store.put(wanted)
+            await eventually(lambda: world.rolled_out("web") or len(world.ready("web")) == 2)
+            together = len(world.ready("web"))
+            status = world.deployment("web")["status"]
+            await eventually(lambda: world.rolled_out("web"))
+
+    assert together == 2
+    assert (status["readyReplicas"], status["availableReplicas"]) == (2, 1)
