@@ -13,7 +13,7 @@ from collections.abc import Callable
 from modelyard_local.database import Database
 from modelyard_local.errors import LocalError, NoAddress
 
-__all__ = ["AddressBlock", "PodAddresses", "ServiceAddresses", "can_bind"]
+__all__ = ["AddressBlock", "PodAddresses", "ServiceAddresses", "can_bind", "check_ports"]
 
 _BLOCKS = range(2, 254, 2)
 _HOSTS = range(1, 254)  # .254 is the installation's own: DNS, and trials of ports

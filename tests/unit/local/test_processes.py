@@ -1,0 +1,83 @@
+"""What happens to processes whose supervisor is killed, and to ports that are taken."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from modelyard_local.addresses import AddressBlock, check_ports
+from modelyard_local.errors import LocalError
+from modelyard_local.proxy import ServicePorts
+from modelyard_local.warden import marked, sweep
+from unit.local.installation_support import until
+
+SUPERVISOR = r"""
+import asyncio, pathlib, sys
+from modelyard_local.process import start_process
+from modelyard_local.warden import MARK, start_warden
+
+GRANDCHILD = (
+    "import subprocess, sys, time; "
+    "subprocess.Popen([sys.executable, '-c', %r], start_new_session=True); time.sleep(600)"
+)
+CHILD = "import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', %r], start_new_session=True); time.sleep(600)"
+
+async def main(folder):
+    if "--warden" in sys.argv:
+        start_warden(str(folder))
+    command = ["python", "-c", CHILD % GRANDCHILD]
+    start_process(command, {}, folder=folder, log=folder / "log", mark={MARK: str(folder)})
+    await asyncio.sleep(600)
+
+asyncio.run(main(pathlib.Path(sys.argv[1])))
+"""
+
+
+def start(folder: Path, *flags: str) -> subprocess.Popen[bytes]:
+    process = subprocess.Popen([sys.executable, "-c", SUPERVISOR, str(folder), *flags])
+    until(lambda: len(marked(str(folder))) == 2, "child and grandchild run")
+    return process
+
+
+def test_nobody_outlives_a_killed_supervisor(folder: Path) -> None:
+    """Not even a grandchild in a session of its own."""
+    process = start(folder, "--warden")
+
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+
+    until(lambda: not marked(str(folder)), "all end")
+
+
+def test_children_die_without_the_warden_and_a_sweep_ends_the_rest(folder: Path) -> None:
+    """The kernel ends the child; the grandchild is what the next `up` finds and ends."""
+    process = start(folder)
+
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    until(lambda: len(marked(str(folder))) == 1, "the child ends")
+
+    assert sweep(str(folder)) == 1
+    assert marked(str(folder)) == []
+
+
+def test_a_port_that_is_taken_is_moved_for_services_and_named_for_pods() -> None:
+    """Services can answer 8000 higher; pods have their ports as rendered, so somebody has to go."""
+    block = AddressBlock.claim(None)
+    with socket.socket() as holder:
+        holder.bind((block.own, 0))
+        holder.listen()
+        port = holder.getsockname()[1]
+
+        moved = ServicePorts(block.own).of(port)
+        with pytest.raises(LocalError) as caught:
+            check_ports(block.own, (port,))
+    block.release()
+
+    assert moved == (port + 8000) % 65536
+    assert f"port {port} is taken on every address of this machine" in str(caught.value)
