@@ -21,11 +21,11 @@ import asyncio, pathlib, sys
 from modelyard_local.process import start_process
 from modelyard_local.warden import MARK, start_warden
 
-GRANDCHILD = (
+GRANDCHILD = "import time; time.sleep(600)"
+CHILD = (
     "import subprocess, sys, time; "
     "subprocess.Popen([sys.executable, '-c', %r], start_new_session=True); time.sleep(600)"
 )
-CHILD = "import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', %r], start_new_session=True); time.sleep(600)"
 
 async def main(folder):
     if "--warden" in sys.argv:
