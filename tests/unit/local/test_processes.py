@@ -40,7 +40,13 @@ asyncio.run(main(pathlib.Path(sys.argv[1])))
 
 def start(folder: Path, *flags: str) -> subprocess.Popen[bytes]:
     process = subprocess.Popen([sys.executable, "-c", SUPERVISOR, str(folder), *flags])
-    until(lambda: len(marked(str(folder))) == 2, "child and grandchild run")
+    try:
+        until(lambda: len(marked(str(folder))) == 2, "child and grandchild run")
+    except BaseException:
+        process.kill()
+        process.wait()
+        sweep(str(folder))
+        raise
     return process
 
 
