@@ -17,6 +17,8 @@ __all__ = ["REPOSITORY", "Chart", "Object", "Rendered"]
 Object = dict[str, Any]
 REPOSITORY = Path(__file__).parents[3]
 RELEASE, NAMESPACE = "modelyard", "modelyard-system"
+# The oldest that the chart takes; without a cluster, old versions of Helm assume one that is older still.
+_KUBE_VERSION = ("--kube-version", "1.29.0")
 
 
 class _StrictLoader(yaml.CSafeLoader):
@@ -70,10 +72,12 @@ class Chart:
         return self.render()
 
     def render(self, **values: Any) -> Rendered:
-        return Rendered(tuple(self._load(self._succeed("template", RELEASE, self.folder, *self._options(values)))))
+        return Rendered(
+            tuple(self._load(self._succeed("template", RELEASE, self.folder, *_KUBE_VERSION, *self._options(values))))
+        )
 
     def refusal(self, **values: Any) -> str:
-        done = self._run("template", RELEASE, self.folder, *self._options(values))
+        done = self._run("template", RELEASE, self.folder, *_KUBE_VERSION, *self._options(values))
         assert done.returncode != 0, f"Helm took {values}"
         return done.stderr
 
