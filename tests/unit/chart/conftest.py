@@ -15,7 +15,7 @@ from .harness import REPOSITORY, Chart
 
 @pytest.fixture(scope="session")
 def helm() -> Path:
-    """The real Helm, 3.13 or newer (the chart itself takes 3.8): HELM, PATH, the cache of the test cluster, or built into it."""
+    """The real Helm, 3.8 or newer: HELM, PATH, the cache of the test cluster, or built into it."""
     named = os.environ.get("HELM") or shutil.which("helm")
     if named:
         return Path(named)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
@@ -85,8 +86,14 @@ class Chart:
         return self._succeed("lint", "--strict", self.folder, *self._options(values))
 
     def notes(self, **values: Any) -> str:
-        done = self._succeed("install", RELEASE, self.folder, "--dry-run=client", *self._options(values))
-        return done.partition("\nNOTES:\n")[2]
+        # `helm template` leaves them out, and Helm 3 prints them with a cluster only: have a template of our own tell them.
+        copy = self.scratch / "chart"
+        shutil.copytree(self.folder, copy, dirs_exist_ok=True)
+        told = copy / "templates" / "told.yaml"
+        told.write_text('notes: {{ include (print $.Template.BasePath "/NOTES.txt") . | toJson }}')
+        arguments = ("--show-only", "templates/told.yaml", *_KUBE_VERSION, *self._options(values))
+        [document] = self._load(self._succeed("template", RELEASE, copy, *arguments))
+        return str(document["notes"])
 
     def _options(self, values: Object) -> list[str | Path]:
         file = self.scratch / "values.yaml"
