@@ -86,7 +86,7 @@ class Chart:
         return self._succeed("lint", "--strict", self.folder, *self._options(values))
 
     def notes(self, **values: Any) -> str:
-        # `helm template` leaves them out, and Helm 3 prints them with a cluster only: have a template of our own tell them.
+        # `helm template` leaves them out, and Helm 3 prints them with a cluster only: a template of ours tells them.
         copy = self.scratch / "chart"
         shutil.copytree(self.folder, copy, dirs_exist_ok=True)
         told = copy / "templates" / "told.yaml"
