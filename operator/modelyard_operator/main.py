@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import logging
 import os
 import signal
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
 import aiohttp
 import kopf
@@ -91,7 +92,13 @@ def _registry(controller: Controller) -> kopf.OperatorRegistry:
     registry = kopf.OperatorRegistry()
 
     async def login(**kwargs: Any) -> kopf.ConnectionInfo | None:
-        return kopf.login_with_service_account(**kwargs) or kopf.login_with_kubeconfig(**kwargs)
+        info = kopf.login_with_service_account(**kwargs)
+        if info is not None:  # by the address that the kubelet gives: kopf's own choice is a name, which needs the DNS
+            host, port = os.environ["KUBERNETES_SERVICE_HOST"], os.environ.get("KUBERNETES_SERVICE_PORT", "443")
+            return dataclasses.replace(
+                info, server=f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
+            )
+        return kopf.login_with_kubeconfig(**kwargs)
 
     kopf.on.login(registry=registry)(login)
 
@@ -157,7 +164,7 @@ async def run_operator(config: Config) -> None:
                 namespaces=list(config.namespaces),
                 clusterwide=not config.namespaces,
                 stop_flag=stop,
-                identity="modelyard",  # else kopf asks for the user's name, which a pod's uid has none of
+                identity=cast("Any", "modelyard"),  # else kopf asks for the user's name, which a pod's uid has none of
             )
         )
         working = asyncio.create_task(controller.run())

@@ -14,6 +14,7 @@ __all__ = [
     "ANNOTATION_ROUTER_VERSION",
     "FORMATS",
     "HEADER_PREDICTION_ID",
+    "HEADER_ROUTER",
     "HEADER_VARIANT",
     "HTTP_PORT",
     "METRICS_PATH",
@@ -62,6 +63,7 @@ ANNOTATION_ROUTER_VERSION = (
 
 HEADER_VARIANT = "x-modelyard-variant"
 HEADER_PREDICTION_ID = "x-modelyard-prediction-id"
+HEADER_ROUTER = "x-modelyard-router"  # on a router's health checks: while they come, it still sends requests here
 
 
 class RouterFile(StrEnum):

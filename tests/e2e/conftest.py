@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 from e2e.steps import Shop
-from modelyard_cluster import BASE_IMAGE, Cluster, build_image
+from modelyard_cluster import BASE_IMAGE, Cluster, base_image, build_image
 from modelyard_cluster.fixtures import node_cluster, node_namespace
 
 __all__ = ["installed", "node_cluster", "node_namespace", "shop", "trained"]
@@ -26,6 +26,7 @@ IMAGES = {
 @pytest.fixture(scope="session")
 def installed(node_cluster: Cluster) -> Cluster:
     """A cluster in which `helm install` has been run."""
+    node_cluster.import_image(base_image())  # for the clients
     for name, recipe in IMAGES.items():
         tag = f"localhost/modelyard/{name}:e2e"
         build_args = {"BASE_IMAGE": BASE_IMAGE}

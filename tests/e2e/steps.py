@@ -106,7 +106,10 @@ class Shop:
 
     def client_result(self, name: str) -> Object:
         """Wait for a client pod's end and return what it printed."""
-        self.kubectl("wait", "--for=jsonpath={.status.phase}=Succeeded", f"pod/{name}", "--timeout=120s")
+        try:
+            self.kubectl("wait", "--for=jsonpath={.status.phase}=Succeeded", f"pod/{name}", "--timeout=120s")
+        except Exception as error:
+            raise AssertionError(f"{error}\n{self.kubectl('describe', 'pod', name)[-3000:]}") from error
         result = dict(json.loads(self.kubectl("logs", name).splitlines()[-1]))
         self.kubectl("delete", "pod", name, "--wait=false")
         return result

@@ -25,6 +25,7 @@ from typing import Any, Final
 
 from modelyard_runtime.contract import (
     HEADER_PREDICTION_ID,
+    HEADER_ROUTER,
     HEADER_VARIANT,
     PATH_READY,
     ROUTER_READY_PATH,
@@ -275,13 +276,19 @@ def _cluster(upstream: Upstream) -> _Json:
         "ignore_health_on_host_removal": True,
         "lb_policy": "LEAST_REQUEST",
         "common_lb_config": {
-            "healthy_panic_threshold": {"value": 0},
+            # When no pod passes its check, use those that do not: at the end of a rollout the last that DNS has told of
+            # may be draining, which is to say still answering.
+            "healthy_panic_threshold": {"value": 1},
             "update_merge_window": "0s",  # a host that fails its check is out at once, not up to a second later
         },
         "circuit_breakers": {"thresholds": [{**unlimited, "max_retries": 1_000_000}]},
         "health_checks": [
             {
-                "http_health_check": {"path": PATH_READY, "host": upstream.host.rstrip(".")},
+                "http_health_check": {
+                    "path": PATH_READY,
+                    "host": upstream.host.rstrip("."),
+                    "request_headers_to_add": [overwrite(HEADER_ROUTER, "1")],
+                },
                 "interval": "1s",
                 "no_traffic_interval": "1s",
                 "no_traffic_healthy_interval": "1s",

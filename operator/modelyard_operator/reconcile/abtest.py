@@ -83,20 +83,24 @@ async def reconcile_abtest(cluster: Cluster, settings: Settings, owner: Object, 
 async def _reconcile(cluster: Cluster, settings: Settings, owner: Object, now: datetime) -> float | None:
     name, namespace = owner["metadata"]["name"], owner["metadata"]["namespace"]
     spec = ABTestSpec.parse(owner["spec"])
-    models = await _observe_models(cluster, namespace, spec)
-    config_map = await cluster.get("ConfigMap", namespace, router_name(name))
-    previous = previous_split(config_map, owner)
+    keys = [("ConfigMap", router_name(name)), ("Service", name), ("Deployment", router_name(name))]
+    models, found, pods = await asyncio.gather(
+        _observe_models(cluster, namespace, spec),
+        find_children(cluster, owner, keys),
+        cluster.list("Pod", namespace, selector_labels(COMPONENT_ROUTER, name)),
+    )
+    previous = previous_split(found.get(keys[0]), owner)
     split, held = next_split(previous, spec, models.available, default_salt=name)
     config = router_config(owner, spec, models.specs, buckets=split.buckets, epoch=split.epoch, settings=settings)
     rendered = render_abtest(owner, config, settings)
-    await find_children(cluster, owner, rendered)
-    live = await apply_children(cluster, owner, rendered)
-
-    version = rendered[0]["data"][RouterFile.VERSION]
-    deployment = live["Deployment", router_name(name)]
-    pods = await cluster.list("Pod", namespace, selector_labels(COMPONENT_ROUTER, name))
     pods = [pod for pod in pods if not pod["metadata"].get("deletionTimestamp")]
+    # The ConfigMap and the nudge come first: they are what users wait for after a shift.
+    config_map, others = rendered[0], rendered[1:]
+    version = config_map["data"][RouterFile.VERSION]
+    await cluster.apply(config_map)
     await _nudge(cluster, pods, version)
+    live = await apply_children(cluster, owner, others, also_kept=keys[:1])
+    deployment = live["Deployment", router_name(name)]
     router = _router_available(deployment, pods)
     applied = await _weights_applied(cluster, pods, version)
     variants = [] if held is None else [held]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from modelyard_operator.api.kinds import CUSTOM_KINDS
 from modelyard_operator.manifests.common import LABEL_NAME
@@ -28,15 +28,16 @@ def controller_of(obj: Object) -> Object | None:
     return next((reference for reference in references if reference.get("controller")), None)
 
 
-async def find_children(cluster: Cluster, owner: Object, rendered: Iterable[Object]) -> dict[tuple[str, str], Object]:
-    """Return the live objects behind the rendered ones, by kind and name.
+async def find_children(
+    cluster: Cluster, owner: Object, keys: Sequence[tuple[str, str]]
+) -> dict[tuple[str, str], Object]:
+    """Return the live objects under these kinds and names.
 
     Raises:
         NameConflict: one of the names belongs to an object that is not ours.
         NamesakeLeaving: one belongs to a just-deleted custom resource of the same name.
     """
     namespace = owner["metadata"]["namespace"]
-    keys = [(child["kind"], child["metadata"]["name"]) for child in rendered]
     live = await asyncio.gather(*(cluster.get(kind, namespace, name) for kind, name in keys))
     for obj in live:
         if obj is not None:
@@ -63,17 +64,22 @@ async def _check_ownership(cluster: Cluster, owner: Object, obj: Object) -> None
     )
 
 
-async def apply_children(cluster: Cluster, owner: Object, rendered: Sequence[Object]) -> dict[tuple[str, str], Object]:
-    """Apply the rendered objects in order, delete what was rendered once and is not now; return them live."""
-    live = {(child["kind"], child["metadata"]["name"]): await cluster.apply(child) for child in rendered}
-    await _prune(cluster, owner, kept=set(live))
+async def apply_children(
+    cluster: Cluster, owner: Object, rendered: Sequence[Object], *, also_kept: Sequence[tuple[str, str]] = ()
+) -> dict[tuple[str, str], Object]:
+    """Apply the rendered objects, delete what was rendered once and is not now; return them live, by kind and name."""
+    applied = await asyncio.gather(*(cluster.apply(child) for child in rendered))
+    live = {(child["kind"], child["metadata"]["name"]): obj for child, obj in zip(rendered, applied, strict=True)}
+    await _prune(cluster, owner, kept={*live, *also_kept})
     return live
 
 
 async def _prune(cluster: Cluster, owner: Object, *, kept: set[tuple[str, str]]) -> None:
     metadata = owner["metadata"]
-    for kind in CHILD_KINDS:
-        for obj in await cluster.list(kind, metadata["namespace"], {LABEL_NAME: metadata["name"]}):
+    labels = {LABEL_NAME: metadata["name"]}
+    lists = await asyncio.gather(*(cluster.list(kind, metadata["namespace"], labels) for kind in CHILD_KINDS))
+    for kind, objects in zip(CHILD_KINDS, lists, strict=True):
+        for obj in objects:
             controller = controller_of(obj)
             ours = controller is not None and controller["uid"] == metadata["uid"]
             if ours and (kind, obj["metadata"]["name"]) not in kept:

@@ -11,9 +11,9 @@ from datetime import datetime
 from typing import Protocol
 
 from modelyard_operator.api.kinds import CUSTOM_KINDS
+from modelyard_operator.manifests.common import COMPONENT_ROUTER, COMPONENT_RUNTIME, LABEL_COMPONENT, LABEL_NAME
 from modelyard_operator.manifests.settings import Settings
 from modelyard_operator.reconcile.abtest import reconcile_abtest
-from modelyard_operator.reconcile.children import controller_of
 from modelyard_operator.reconcile.modeldeployment import reconcile_model_deployment
 from modelyard_operator.reconcile.queue import WorkQueue
 from modelyard_operator.reconcile.verbs import Cluster, ClusterError, Object
@@ -21,6 +21,7 @@ from modelyard_operator.reconcile.verbs import Cluster, ClusterError, Object
 __all__ = ["Controller", "Key", "Observer"]
 
 _RESYNC_SECONDS = 450.0
+_KIND_OF = {COMPONENT_RUNTIME: "ModelDeployment", COMPONENT_ROUTER: "ABTest"}
 _RECONCILERS = {"ModelDeployment": reconcile_model_deployment, "ABTest": reconcile_abtest}
 
 
@@ -85,9 +86,12 @@ class Controller:
                     if key in models:
                         self.queue.add(test)
             return
-        controller = controller_of(obj)
-        if controller is not None and controller["kind"] in CUSTOM_KINDS:
-            self.enqueue(controller["kind"], namespace, controller["name"])
+        # By label rather than by owner: between a pod and its custom resource stand a ReplicaSet and a Deployment. A
+        # label that lies costs one reconcile that changes nothing.
+        labels = metadata.get("labels", {})
+        owner_kind = _KIND_OF.get(labels.get(LABEL_COMPONENT, ""))
+        if owner_kind is not None and LABEL_NAME in labels:
+            self.enqueue(owner_kind, namespace, labels[LABEL_NAME])
 
     def enqueue(self, kind: str, namespace: str, name: str) -> None:
         """Reconcile a custom resource soon."""

@@ -36,7 +36,7 @@ async def reconcile_model_deployment(
     try:
         spec = ModelDeploymentSpec.parse(owner["spec"])
         rendered = render_model_deployment(owner, spec, settings)
-        await find_children(cluster, owner, rendered)
+        await find_children(cluster, owner, [(child["kind"], child["metadata"]["name"]) for child in rendered])
         live = await apply_children(cluster, owner, rendered)
     except InvalidManifest as error:
         await _report_blocked(cluster, owner, "InvalidSpec", str(error), now)

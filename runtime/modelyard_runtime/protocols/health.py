@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
-from modelyard_runtime.contract import PATH_LIVE, PATH_READY, PATH_SERVING
+from modelyard_runtime.contract import HEADER_ROUTER, PATH_LIVE, PATH_READY, PATH_SERVING
+from modelyard_runtime.serving.drain import Drain
 from modelyard_runtime.serving.registry import ModelState, Registry
 
 __all__ = ["Health", "health_routes"]
@@ -22,7 +22,7 @@ class Health(BaseModel):
     models: dict[str, str]
 
 
-def health_routes(registry: Registry, draining: Callable[[], bool]) -> APIRouter:
+def health_routes(registry: Registry, drain: Drain) -> APIRouter:
     """Return the routes. They touch nothing that computes, so they answer while models are busy."""
     router = APIRouter(tags=["health"])
     unavailable: dict[int | str, dict[str, Any]] = {503: {"model": Health, "description": "Not now."}}
@@ -32,7 +32,7 @@ def health_routes(registry: Registry, draining: Callable[[], bool]) -> APIRouter
         return JSONResponse(content, status_code=200 if good else 503)
 
     def state() -> str:
-        if draining():
+        if drain.active:
             return "draining"
         if registry.ready:
             return "ready"
@@ -45,9 +45,11 @@ def health_routes(registry: Registry, draining: Callable[[], bool]) -> APIRouter
 
     @router.get("/health", response_model=Health, responses=unavailable)
     @router.get(PATH_READY, response_model=Health, responses=unavailable)
-    async def ready() -> JSONResponse:
+    async def ready(request: Request) -> JSONResponse:
         """Whether new requests should come here: from warm-up to SIGTERM. For routers and balancers."""
-        return answer(state(), good=registry.ready and not draining())
+        if HEADER_ROUTER in request.headers:
+            drain.on_router_check()
+        return answer(state(), good=registry.ready and not drain.active)
 
     @router.get(PATH_SERVING, response_model=Health, responses=unavailable)
     async def serving() -> JSONResponse:

@@ -21,6 +21,7 @@ from modelyard_runtime.protocols.openapi import PREDICT_PATHS, PREDICT_SCHEMAS
 from modelyard_runtime.protocols.predict import ROUTES, PredictApp
 from modelyard_runtime.serving.cache import AnswerCache
 from modelyard_runtime.serving.compute import Compute
+from modelyard_runtime.serving.drain import Drain
 from modelyard_runtime.serving.limits import Message, Receive, Scope, Send
 from modelyard_runtime.serving.registry import Registry
 from modelyard_runtime.settings import Settings
@@ -37,15 +38,15 @@ class RuntimeApp:
         self,
         settings: Settings,
         *,
-        draining: Callable[[], bool],
+        drain: Drain,
         clock: Callable[[], float] = time.monotonic,
         threads: int | None = None,
     ) -> None:
-        """While `draining()`, every answer closes its connection; `clock` gives the cache monotonic seconds."""
+        """While `drain` is active, every answer closes its connection; `clock` gives the cache monotonic seconds."""
         self.registry = Registry()
         self.metrics = Metrics()
         self.compute = Compute(max_queue=settings.max_queue, threads=threads)
-        self._draining = draining
+        self._drain = drain
         self._predict = PredictApp(
             registry=self.registry,
             compute=self.compute,
@@ -53,10 +54,10 @@ class RuntimeApp:
             metrics=self.metrics,
             max_body_bytes=settings.max_body_bytes,
             timeout=settings.timeout,
-            draining=draining,
+            draining=lambda: drain.active,
         )
         self.metrics.watch(in_flight=lambda: self._predict.in_flight, queue_rows=lambda: self.compute.queue_rows)
-        self._fastapi = _fastapi(self.registry, self.metrics, draining)
+        self._fastapi = _fastapi(self.registry, self.metrics, drain)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one connection of ASGI."""
@@ -67,20 +68,20 @@ class RuntimeApp:
                 return
 
         async def send_closing(message: Message) -> None:
-            if message["type"] == "http.response.start" and self._draining():
+            if message["type"] == "http.response.start" and self._drain.active:
                 message["headers"] = [*message.get("headers", ()), (b"connection", b"close")]
             await send(message)
 
         await self._fastapi(scope, receive, send_closing)
 
 
-def _fastapi(registry: Registry, metrics: Metrics, draining: Callable[[], bool]) -> FastAPI:
+def _fastapi(registry: Registry, metrics: Metrics, drain: Drain) -> FastAPI:
     app = FastAPI(
         title="Modelyard runtime",
         description="Predictions, health and metrics of one model server.",
         redirect_slashes=False,
     )
-    app.include_router(health_routes(registry, draining))
+    app.include_router(health_routes(registry, drain))
     app.include_router(metrics_routes(metrics))
     app.include_router(model_routes(registry, metrics))
     app.add_exception_handler(HTTPException, _http_error)

@@ -1,19 +1,28 @@
 """The end of a server without a lost request: what each signal means, and how a listener closes without a reset.
 
 SIGTERM: `/health/ready` fails at once, every answer closes its connection, new connections are still accepted for the
-drain delay; then the listener closes, what runs is finished, idle connections are closed. A second signal, or Ctrl-C
-as the first, skips the delays; a third gives up on what runs.
+drain delay, and for longer while a router goes on checking this server: its view of the cluster comes from DNS, which
+may be half a minute old, and this may be the only server that it knows. Then the listener closes, what runs is
+finished, idle connections are closed. A second signal, or Ctrl-C as the first, skips the delays; a third gives up on
+what runs.
 """
 
 from __future__ import annotations
 
 import asyncio
 import ctypes
+import math
 import socket
 import struct
+import time
+from collections.abc import Callable
 from enum import IntEnum
 
 __all__ = ["Drain", "Phase", "refuse_new_connections"]
+
+
+_ROUTER_SECONDS = 3.0
+"""Routers check every second; after three without a check they have dropped us."""
 
 
 class Phase(IntEnum):
@@ -28,14 +37,25 @@ class Phase(IntEnum):
 class Drain:
     """The phase of this process, and waits that end early when the next phase comes. For the event loop's thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.phase = Phase.SERVING
+        self._clock = clock
+        self._checked = -math.inf
         self._changed = asyncio.Event()
 
     @property
     def active(self) -> bool:
         """Whether the server is on its way out."""
         return self.phase is not Phase.SERVING
+
+    def on_router_check(self) -> None:
+        """Take note that a router asked for our health: it has us on its list."""
+        self._checked = self._clock()
+
+    @property
+    def routed(self) -> bool:
+        """Whether a router has us on its list still."""
+        return self._clock() - self._checked < _ROUTER_SECONDS
 
     def on_terminate(self) -> None:
         """SIGTERM: drain; when draining already, the next phase."""

@@ -63,7 +63,7 @@ async def _serve(settings: Settings) -> None:
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, drain.on_terminate)
     loop.add_signal_handler(signal.SIGINT, drain.on_interrupt)
-    app = RuntimeApp(settings, draining=lambda: drain.active)
+    app = RuntimeApp(settings, drain=drain)
     app.registry.expect(settings.model_name)
     server = HttpServer(app, listener, drain, drain_delay=settings.drain_delay, timeout=settings.timeout)
     serving = asyncio.create_task(server.run_until_drained())

@@ -171,6 +171,7 @@ class Node:
         return self._sandbox.start_inside("kube-proxy", [program, "--config", config])
 
     def _start_dns(self, program: Path) -> Any:
+        # As stale as the DNS of a cluster may be: kubeadm's time to live, and a cache that keeps to it.
         # Names outside the cluster do not exist: pods reach nothing outside, and saying so at once beats a time-out.
         address = self._sandbox.network.node
         corefile = self.folder / "Corefile"
@@ -182,8 +183,9 @@ cluster.local:53 in-addr.arpa:53 {{
     ready {address}:8181
     kubernetes cluster.local in-addr.arpa {{
         kubeconfig {self._control_plane.kubeconfig} modelyard
-        ttl 2
+        ttl 30
     }}
+    cache 30
 }}
 .:53 {{
     bind {address}

@@ -21,6 +21,7 @@ from modelyard_runtime.artifacts import fetch
 from modelyard_runtime.contract import Env
 from modelyard_runtime.formats import Model, TensorSpec
 from modelyard_runtime.serving.app import RuntimeApp
+from modelyard_runtime.serving.drain import Drain
 from modelyard_runtime.serving.registry import ServedModel
 from modelyard_runtime.settings import Settings
 
@@ -60,14 +61,14 @@ class FakeModel:
 
 
 class Api:
-    """An application in this process, spoken to over ASGI; `now` is its cache's clock, `draining` its drain."""
+    """An application in this process, spoken to over ASGI; `now` is its clock."""
 
     def __init__(self, models: Mapping[str, Model], *, threads: int = 1, **settings: Any) -> None:
         self.now = 0.0
-        self.draining = False
+        self.drain = Drain(lambda: self.now)
         self.app = RuntimeApp(
             Settings(model_name="m", **settings),
-            draining=lambda: self.draining,
+            drain=self.drain,
             clock=lambda: self.now,
             threads=threads,
         )

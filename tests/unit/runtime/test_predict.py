@@ -245,7 +245,7 @@ def test_a_model_that_answers_too_few_rows_is_a_500(serve: Serve) -> None:
 
 def test_while_draining_every_answer_closes_its_connection(api: Api) -> None:
     before = api.predict({"features": [1, 2]})
-    api.draining = True
+    api.drain.on_terminate()
 
     after = [api.predict({"features": [1, 2]}), api.predict(b""), api.send("GET", "/models"), api.send("GET", "/x")]
 

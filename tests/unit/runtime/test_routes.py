@@ -39,7 +39,7 @@ def test_health_when_ready(api: Api) -> None:
 
 
 def test_health_while_draining(api: Api) -> None:
-    api.draining = True
+    api.drain.on_terminate()
 
     statuses = health(api)
 
