@@ -9,10 +9,20 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Array", "InputRefused", "Model", "Rows", "TensorSpec", "output_spec", "sample_rows"]
+__all__ = [
+    "Array",
+    "Compiled",
+    "InputRefused",
+    "Model",
+    "Rows",
+    "RowsModel",
+    "TensorSpec",
+    "output_spec",
+    "sample_rows",
+]
 
 Rows: TypeAlias = npt.NDArray[np.float64]
-"""Rows of features, of shape (rows, features)."""
+"""Rows of features, of shape (rows, features); for models with `text_features` their dtype may be object."""
 Array: TypeAlias = npt.NDArray[Any]
 
 
@@ -27,6 +37,16 @@ class TensorSpec:
     name: str
     datatype: str
     shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """In which form a model computes, and why not in a faster one."""
+
+    form: str
+    """`numpy` for one made at load, `original` for the library's own."""
+    reason: str = ""
+    """Why the original runs; empty where a faster form does, or where there is none to look for."""
 
 
 class Model(Protocol):
@@ -56,8 +76,65 @@ class Model(Protocol):
     def metadata(self) -> Mapping[str, Any]:
         """What the artifact says about itself, `performance` for instance; JSON types."""
 
+    @property
+    def text_features(self) -> frozenset[int]:
+        """The positions of features that are text; of others a row has numbers."""
+
+    @property
+    def compiled(self) -> Compiled:
+        """The form in which the model computes."""
+
+    @property
+    def probabilities(self) -> TensorSpec | None:
+        """The further output `probabilities`, of shape (rows, classes), made when asked for; None: there is none."""
+
     def predict(self, rows: Rows) -> Array:
         """Return one prediction a row: shape (rows,), or (rows, outputs). Raises InputRefused."""
+
+    def predict_proba(self, rows: Rows) -> Array:
+        """Return the probability of each class, of shape (rows, classes). Raises InputRefused where there are none."""
+
+    def infer(self, tensors: Mapping[str, Array], wanted: Sequence[str] = ()) -> dict[str, Array]:
+        """Return outputs by name for inputs by name, all `outputs` unless some are `wanted`. Raises InputRefused.
+
+        Names, datatypes and shapes are those of `inputs`, checked before.
+        """
+
+
+class RowsModel:
+    """The parts of Model that follow from the others, for a model whose one input is its rows."""
+
+    inline: bool = False
+    features: int | None = None
+    feature_names: Sequence[str] | None = None
+    text_features: frozenset[int] = frozenset()
+    compiled: Compiled = Compiled("original")
+    probabilities: TensorSpec | None = None
+
+    def predict(self, rows: Rows) -> Array:
+        """Return one prediction a row."""
+        raise NotImplementedError
+
+    def predict_proba(self, rows: Rows) -> Array:
+        """Refuse: most models have no probabilities."""
+        raise InputRefused("it has no probabilities; ask for the prediction")
+
+    def infer(self, tensors: Mapping[str, Array], wanted: Sequence[str] = ()) -> dict[str, Array]:
+        """Return `prediction`, `probabilities` or both for the only tensor: its rows."""
+        if len(tensors) != 1:
+            raise InputRefused(f"it has one input, and {len(tensors)} were given")
+        rows = np.asarray(next(iter(tensors.values())))
+        if not self.text_features and rows.dtype != np.float64:
+            rows = rows.astype(np.float64)
+        results: dict[str, Array] = {}
+        for name in wanted or ("prediction",):
+            if name == "probabilities":
+                results[name] = self.predict_proba(rows)
+            elif name == "prediction":
+                results[name] = self.predict(rows)
+            else:
+                raise InputRefused(f"it has no output {name!r}")
+        return results
 
 
 def output_spec(sample: Array) -> TensorSpec:

@@ -9,16 +9,17 @@ from typing import Any
 import numpy as np
 
 from modelyard_runtime.errors import LoadFailed
-from modelyard_runtime.formats.base import Array, Rows, TensorSpec
+from modelyard_runtime.formats.base import Array, Compiled, Rows, RowsModel, TensorSpec
 from modelyard_runtime.formats.parameters import Parameters, read_parameters
 
 __all__ = ["LinearModel", "load"]
 
 
-class LinearModel:
+class LinearModel(RowsModel):
     """Linear regression. Weights of shape (features,) give one number a row, (outputs, features) a list a row."""
 
     inline = True
+    compiled = Compiled("numpy")
 
     def __init__(self, parameters: Parameters) -> None:
         self.features: int = parameters.weights.shape[-1]

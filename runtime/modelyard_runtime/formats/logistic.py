@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 
 from modelyard_runtime.errors import LoadFailed
-from modelyard_runtime.formats.base import Array, InputRefused, Rows, TensorSpec, output_spec
+from modelyard_runtime.formats.base import Array, Compiled, InputRefused, Rows, RowsModel, TensorSpec, output_spec
 from modelyard_runtime.formats.parameters import Parameters, read_parameters
 
 __all__ = ["LogisticModel", "load"]
 
 
-class LogisticModel:
+class LogisticModel(RowsModel):
     """Logistic regression.
 
     Weights of shape (features,) or (1, features): two classes, the second where sigmoid(w.x + b) > 0.5. Weights of
@@ -23,6 +23,7 @@ class LogisticModel:
     """
 
     inline = True
+    compiled = Compiled("numpy")
 
     def __init__(self, parameters: Parameters, labels: Array) -> None:
         self.features: int = parameters.weights.shape[-1]
@@ -34,17 +35,31 @@ class LogisticModel:
         self._weights = np.ascontiguousarray(parameters.weights.T)
         self._bias = parameters.bias
         self._labels = labels
+        self.probabilities = TensorSpec("probabilities", "FP64", (-1, len(labels)))
 
     def predict(self, rows: Rows) -> Array:
         """Return one label a row, of shape (rows,). Raises InputRefused where the scores overflow."""
         # The sigmoid and the softmax are monotone: the decision needs the scores alone.
-        with np.errstate(all="ignore"):
-            scores = rows @ self._weights + self._bias
-        if not np.isfinite(scores).all():
-            raise InputRefused("its scores overflow; the features are too large")
+        scores = self._scores(rows)
         chosen = (scores > 0).astype(np.intp) if self._binary else scores.argmax(axis=1)
         labels: Array = self._labels[chosen]
         return labels
+
+    def predict_proba(self, rows: Rows) -> Array:
+        """Return probabilities of shape (rows, classes): the sigmoid for two classes, else the softmax."""
+        scores = self._scores(rows)
+        if self._binary:
+            scores = np.stack([np.zeros_like(scores), scores], axis=1)  # the softmax of (0, s) is the sigmoid of s
+        powers = np.exp(scores - scores.max(axis=1, keepdims=True))
+        probabilities: Array = powers / powers.sum(axis=1, keepdims=True)
+        return probabilities
+
+    def _scores(self, rows: Rows) -> Array:
+        with np.errstate(all="ignore"):
+            scores: Array = rows @ self._weights + self._bias
+        if not np.isfinite(scores).all():
+            raise InputRefused("its scores overflow; the features are too large")
+        return scores
 
 
 def load(path: Path) -> LogisticModel:

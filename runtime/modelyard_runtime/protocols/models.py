@@ -56,6 +56,8 @@ class ModelDescription(BaseModel):
     inputs: list[Tensor] | None = None
     outputs: list[Tensor] | None = None
     feature_names: list[str] | None = None
+    compiled: str | None = None
+    compiled_reason: str | None = None
     metadata: dict[str, Any] | None = None
     counts: ModelCounts | None = None
 
@@ -122,6 +124,8 @@ def _details(served: ServedModel | None, counts: Counts) -> dict[str, Any]:
             {"name": spec.name, "datatype": spec.datatype, "shape": list(spec.shape)} for spec in model.outputs
         ],
         "feature_names": list(model.feature_names) if model.feature_names is not None else None,
+        "compiled": model.compiled.form,
+        "compiled_reason": model.compiled.reason or None,
         "metadata": dict(model.metadata),
         "counts": {
             "request_count": counts.request_count,

@@ -19,7 +19,7 @@ import httpx
 import numpy as np
 from modelyard_runtime.artifacts import fetch
 from modelyard_runtime.contract import Env
-from modelyard_runtime.formats import Model, TensorSpec
+from modelyard_runtime.formats import Model, RowsModel, TensorSpec
 from modelyard_runtime.serving.app import RuntimeApp
 from modelyard_runtime.serving.drain import Drain
 from modelyard_runtime.serving.registry import ServedModel
@@ -45,7 +45,7 @@ def write_model(folder: Path, model: Mapping[str, Any]) -> str:
 
 
 @dataclass
-class FakeModel:
+class FakeModel(RowsModel):
     """A model that does what a test says."""
 
     answer: Callable[[Any], Any] = lambda rows: rows.sum(axis=1)

@@ -140,6 +140,8 @@ def test_models_describe_themselves(api: Api) -> None:
         "inputs": [{"name": "features", "datatype": "FP64", "shape": [-1, 2]}],
         "outputs": [{"name": "prediction", "datatype": "FP64", "shape": [-1]}],
         "feature_names": None,
+        "compiled": "original",
+        "compiled_reason": None,
         "metadata": {},
         "counts": {"request_count": 1, "error_count": 0, "error_rate": 0.0},
     }
