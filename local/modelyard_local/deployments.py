@@ -88,14 +88,11 @@ class DeploymentController:
     Args:
         store: the objects.
         now: the clock.
-        settle: seconds for which a new pod has been ready before it stands in for an old one, also where
-            minReadySeconds asks for less: a router learns of it from the DNS within a second, and checks it first.
     """
 
-    def __init__(self, store: Store, now: Callable[[], datetime], *, settle: float = 0.0) -> None:
+    def __init__(self, store: Store, now: Callable[[], datetime]) -> None:
         self._store = store
         self._now = now
-        self._settle = settle
         self._wake = asyncio.Event()
         self._random = random.Random()  # noqa: S311 - makes names, guards nothing
         self._progress: dict[str, tuple[Object, float]] = {}  # uid -> what was last seen, and since when
@@ -124,10 +121,10 @@ class DeploymentController:
         ready = [pod["metadata"]["uid"] for pod in self._store.select("Pod") if is_ready(pod)]
         self._ready_since = {uid: self._ready_since.get(uid, time) for uid in ready}
 
-    def _available(self, deployment: Object, pod: Object, at_least: float = 0.0) -> bool:
-        """Return whether a pod has been ready for minReadySeconds, and no less than `at_least`."""
+    def _available(self, deployment: Object, pod: Object) -> bool:
+        """Return whether a pod has been ready for minReadySeconds."""
         since = self._ready_since.get(pod["metadata"]["uid"])
-        least: float = max(at_least, deployment["spec"].get("minReadySeconds", 0))
+        least: float = deployment["spec"].get("minReadySeconds", 0)
         return since is not None and asyncio.get_running_loop().time() - since >= least
 
     def _sync(self, deployment: Object) -> None:
@@ -140,7 +137,7 @@ class DeploymentController:
         ]
         new = [pod for pod in pods if pod["metadata"]["labels"][_LABEL_HASH] == revision]
         old = [pod for pod in pods if pod["metadata"]["labels"][_LABEL_HASH] != revision]
-        step = plan(deployment, new, old, partial(self._available, deployment, at_least=self._settle))
+        step = plan(deployment, new, old, partial(self._available, deployment))
         for pod in step.delete:
             self._store.remove(key_of(pod), pod["metadata"]["uid"])
         made = [self._store.put(self._pod(deployment, revision))[0] for _ in range(step.create)]

@@ -13,7 +13,6 @@ from typing import Any
 
 from modelyard_operator.api.kinds import CUSTOM_KINDS
 from modelyard_operator.manifests.settings import Settings
-from modelyard_operator.reconcile.children import controller_of
 from modelyard_operator.reconcile.controller import Controller
 from modelyard_runtime.contract import HTTP_PORT, ROUTER_SIDECAR_PORT, Env
 
@@ -30,7 +29,7 @@ from modelyard_local.pod import Machine
 from modelyard_local.progress import Progress
 from modelyard_local.proxy import ServicePorts, ServiceProxy
 from modelyard_local.state import StateFolder
-from modelyard_local.store import Change, Store
+from modelyard_local.store import Store
 from modelyard_local.volumes import Claims
 from modelyard_local.warden import MARK, start_warden, sweep
 
@@ -49,8 +48,6 @@ class Options:
     claims: Mapping[str, Path] = field(default_factory=dict)
     timing: Timing = field(default_factory=Timing)
     router_replicas: int = 1
-    settle: float = 3.0
-    """Seconds between a new pod's readiness and the end of the old one that it stands in for."""
 
 
 def _utc_now() -> datetime:
@@ -137,11 +134,13 @@ class _Installation:
             timing=self._options.timing,
         )
         kubelet = Kubelet(machine)
-        deployments = DeploymentController(store, _utc_now, settle=self._options.settle)
+        deployments = DeploymentController(store, _utc_now)
         settings = self._settings(addresses, ports)
         controller = Controller(LocalCluster(store, self._progress.on_applied), settings, _utc_now)
         store.subscribe(self._progress.on_change)
-        store.subscribe(lambda change: _pass_on(controller, store, change))
+        store.subscribe(
+            lambda change: controller.on_event(change.object["kind"], change.object, deleted=change.what == "deleted")
+        )
         control = ControlServer(store, kubelet, self._stop, _utc_now)
         try:
             await proxy.start()
@@ -195,18 +194,6 @@ def doubt_conditions(store: Store, now: datetime) -> None:
             ]
             if doubted:
                 store.put_status(key_of(obj), obj["metadata"]["uid"], {**status, "conditions": doubted})
-
-
-def _pass_on(controller: Controller, store: Store, change: Change) -> None:
-    obj = change.object
-    controller.on_event(obj["kind"], obj, deleted=change.what == "deleted")
-    if obj["kind"] == "Pod":  # its controller is a Deployment, whose own status need not change: go one further up
-        namespace = obj["metadata"]["namespace"]
-        owner = controller_of(obj)
-        deployment = store.find(Key("Deployment", namespace, owner["name"])) if owner else None
-        custom = controller_of(deployment) if deployment else None
-        if custom is not None and custom["kind"] in CUSTOM_KINDS:
-            controller.enqueue(custom["kind"], namespace, custom["name"])
 
 
 async def _until(stop: asyncio.Event, *work: Coroutine[Any, Any, None]) -> None:

@@ -156,12 +156,12 @@ async def test_each_variant_has_its_own_time_limit(world: World) -> None:
 
 async def test_a_variant_without_a_ready_pod_fails_only_its_own_users(world: World) -> None:
     await world.model("a")
-    sick = await world.model("b")
+    gone = await world.model("b")
     config = world.config(next_map((), {"a": 1, "b": 1}))
     pod = await world.router(config)
     await world.ask_all(pod, KEYS[:100])
 
-    sick.ready = False
+    world.dns.records[gone.host] = []
     lost = next(k for k in KEYS if owner(config.buckets, bucket(config.salt, k)) == "b")
     answer = await until(lambda: world.ask(pod, lost), lambda a: a.status != 200)
     answers = await world.ask_all(pod, KEYS[:500])
@@ -169,6 +169,22 @@ async def test_a_variant_without_a_ready_pod_fails_only_its_own_users(world: Wor
     assert (answer.status, answer.variant) == (503, "b")
     assert answer.body == {"error": "no ready pod of variant b: see the status of its ModelDeployment, and try again"}
     assert {(a.variant, a.status) for a in answers.values()} == {("a", 200), ("b", 503)}
+
+
+async def test_a_pod_that_fails_its_check_is_used_only_while_no_other_is_left(world: World) -> None:
+    """A draining pod says that it is not ready and answers all the same: better than no answer."""
+    draining = await world.model("a")
+    pod = await world.router(world.config(next_map((), {"a": 1})))
+    await world.ask_all(pod, KEYS[:100])
+    draining.ready = False
+
+    async with world.load(pod) as answers:
+        await asyncio.sleep(2.5)  # past the next checks
+        other = await world.model("a")
+        await until(_new_requests_of(draining), lambda count: count == 0)
+
+    assert {answer.status for answer in answers} == {200}
+    assert other.requests > 0
 
 
 async def test_pods_come_and_go_by_dns_without_an_error(world: World) -> None:
