@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from gateway import Gateway
 from manifest_cases import abtest, model_deployment
 from modelyard_cluster.control_plane import ControlPlane
 from operator_process import Namespace, OperatorProcess, eventually, serve
@@ -28,3 +29,29 @@ def test_a_restart_of_the_operator_changes_nothing(crds: ControlPlane, namespace
         eventually(lambda: ns.get("deployment", "other"), lambda seen: seen is None, "the Deployment to go")
 
     eventually(lambda: ns.kubectl("get", kinds, versions), lambda after: after == before, "nothing to have changed")
+
+
+def test_an_api_server_that_goes_away_and_comes_back_costs_nothing(
+    crds: ControlPlane, namespace: str, tmp_path: Path
+) -> None:
+    """Dead when the operator starts, and dead again later: what was applied meanwhile is carried out."""
+    ns = Namespace(crds, namespace)
+    with Gateway(crds.url) as gateway:
+        kubeconfig = tmp_path / "kubeconfig"
+        kubeconfig.write_text(crds.kubeconfig.read_text().replace(crds.url, gateway.url))
+        gateway.close()
+        with OperatorProcess(kubeconfig, tmp_path / "log") as operator:
+            ns.apply(model_deployment("first"))
+            eventually(operator.log.read_text, lambda text: "did not answer" in text or "rror" in text, "a complaint")
+            gateway.open()
+            eventually(lambda: ns.get("deployment", "first"), bool, "the first Deployment", seconds=90)
+
+            gateway.close()
+            ns.apply(model_deployment("second"))
+            ns.kubectl("delete", "mdep", "first")
+            gateway.open()
+
+            eventually(lambda: ns.get("deployment", "second"), bool, "the second Deployment", seconds=90)
+            serve(ns, "second")
+            ns.wait_for_condition("mdep", "second", "Ready", "True", "Ready")
+            assert operator.stop() == 0

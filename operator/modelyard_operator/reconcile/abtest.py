@@ -183,7 +183,7 @@ def next_split(
     )
     assignment = (spec.assignment.header.lower(), spec.assignment.salt or default_salt)
     if missing:
-        message = f"ModelDeployment {', '.join(missing)} does not answer yet: see `kubectl get mdep`"
+        message = f"ModelDeployment {', '.join(missing)} does not answer yet: its conditions say why"
         verdict = Verdict("VariantsAvailable", ok=False, reason="VariantNotAvailable", message=message)
         if not previous.buckets or set(before) - set(wanted):
             raise Blocked("VariantNotAvailable", message)

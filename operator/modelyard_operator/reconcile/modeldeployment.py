@@ -114,7 +114,7 @@ def _up_to_date(deployment: Object, failure: Failure | None) -> Verdict:
         return Verdict("UpToDate", ok=False, reason=failure.reason, message=f"{failure.message} ({progress})")
     progressing = condition_of(deployment, "Progressing")
     if progressing is not None and progressing.get("reason") == "ProgressDeadlineExceeded":
-        message = f"{progress}; no pod became ready in time: see `kubectl describe pods` and the pods' logs"
+        message = f"{progress}; no pod became ready in time: the pods' events and logs say why"
         return Verdict("UpToDate", ok=False, reason="ProgressDeadlineExceeded", message=message)
     for condition in observed.get("conditions", []):
         if condition["type"] == "ReplicaFailure" and condition["status"] == "True":
