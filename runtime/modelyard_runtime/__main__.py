@@ -7,7 +7,7 @@ import sys
 
 from modelyard_runtime.errors import SettingsError
 from modelyard_runtime.report import write_termination_message
-from modelyard_runtime.serving.server import serve
+from modelyard_runtime.serving.cpus import available_cpus, limit_thread_pools
 from modelyard_runtime.settings import Settings, termination_log
 
 __all__ = ["main"]
@@ -21,6 +21,9 @@ def main() -> int:
         write_termination_message(exc.failure, termination_log(os.environ))
         print(f"modelyard: {exc.message}", file=sys.stderr)
         return 1
+    limit_thread_pools(os.environ, available_cpus())
+    from modelyard_runtime.serving.server import serve  # noqa: PLC0415 - numpy makes its thread pools at import
+
     return serve(settings)
 
 

@@ -14,7 +14,9 @@ __all__ = [
     "ANNOTATION_ROUTER_VERSION",
     "FORMATS",
     "HEADER_PREDICTION_ID",
+    "HEADER_REQUEST_ID",
     "HEADER_ROUTER",
+    "HEADER_TIMEOUT",
     "HEADER_VARIANT",
     "HTTP_PORT",
     "METRICS_PATH",
@@ -61,6 +63,8 @@ ANNOTATION_ROUTER_VERSION = (
     "modelyard.dev/router-version"  # patched on router pods: the kubelet then refreshes the volume at once
 )
 
+HEADER_REQUEST_ID = "x-request-id"  # taken from the client or made, echoed in the answer, and in every line of the log
+HEADER_TIMEOUT = "x-request-timeout-ms"  # the client's own deadline, whole milliseconds; never longer than ours
 HEADER_VARIANT = "x-modelyard-variant"
 HEADER_PREDICTION_ID = "x-modelyard-prediction-id"
 HEADER_ROUTER = "x-modelyard-router"  # on a router's health checks: while they come, it still sends requests here
@@ -99,6 +103,15 @@ class Env(StrEnum):
     MAX_BODY_BYTES = "MODELYARD_MAX_BODY_BYTES"
     TIMEOUT = "MODELYARD_TIMEOUT"
     DRAIN_DELAY = "MODELYARD_DRAIN_DELAY"
+    BATCH_MAX_ROWS = "MODELYARD_BATCH_MAX_ROWS"
+    BATCH_MAX_DELAY = "MODELYARD_BATCH_MAX_DELAY"
+    MAX_QUEUE = "MODELYARD_MAX_QUEUE"
+    MAX_CONNECTION_AGE = "MODELYARD_MAX_CONNECTION_AGE"
+    WARMUP_REQUESTS = "MODELYARD_WARMUP_REQUESTS"
+    LOG_FORMAT = "MODELYARD_LOG_FORMAT"  # plain or json
+    LOG_LEVEL = "MODELYARD_LOG_LEVEL"  # info, or warning, or debug: a line for each request too
+    # `modelyard serve` alone; without it, models are not changed
+    ADMIN_TOKEN_FILE = "MODELYARD_ADMIN_TOKEN_FILE"  # noqa: S105 -- the name of a variable
     HOST = "MODELYARD_HOST"  # the address to listen on; 0.0.0.0 unless given
     PORT = "MODELYARD_PORT"  # the port to listen on; HTTP_PORT unless given, any free one for 0
     DNS = "MODELYARD_DNS"  # ADDRESS:PORT of the resolver that Envoy asks; the machine's own unless given

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,6 +41,20 @@ class Settings:
     """The largest request body."""
     max_queue: int = 256
     """Requests that may wait for a compute thread; the next one is answered 429."""
+    batch_max_rows: int = 64
+    """Rows that are computed together, of requests that wait for a compute thread; 1: each request alone."""
+    batch_max_delay: float = 0.0
+    """How long a request waits for others to be computed with, even where a thread is idle."""
+    max_connection_age: float = 300.0
+    """After this, a connection is closed with its next answer, so that clients spread over new servers; 0: never."""
+    warmup_requests: int = 1
+    """Predictions that a model makes before it is ready; 0: none."""
+    log_format: str = "plain"
+    """`plain` for people, `json` for one object a line."""
+    log_level: str = "info"
+    """`debug` logs every request, `info` those that failed through our fault, `warning` less."""
+    admin_token_file: Path | None = None
+    """Holds the token with which models may be loaded, activated and unloaded over HTTP; None: nobody may."""
     timeout: float = 30.0
     """From a request's arrival to its answer."""
     drain_delay: float = 5.0
@@ -68,6 +82,14 @@ class Settings:
             cache_max_bytes=read.integer(Env.CACHE_MAX_BYTES, cls.cache_max_bytes),
             max_body_bytes=read.integer(Env.MAX_BODY_BYTES, cls.max_body_bytes, minimum=1),
             timeout=read.seconds(Env.TIMEOUT, cls.timeout, positive=True),
+            max_queue=read.integer(Env.MAX_QUEUE, cls.max_queue),
+            batch_max_rows=read.integer(Env.BATCH_MAX_ROWS, cls.batch_max_rows, minimum=1),
+            batch_max_delay=read.seconds(Env.BATCH_MAX_DELAY, cls.batch_max_delay),
+            max_connection_age=read.seconds(Env.MAX_CONNECTION_AGE, cls.max_connection_age),
+            warmup_requests=read.integer(Env.WARMUP_REQUESTS, cls.warmup_requests),
+            log_format=read.choice(Env.LOG_FORMAT, cls.log_format, ("plain", "json")),
+            log_level=read.choice(Env.LOG_LEVEL, cls.log_level, ("debug", "info", "warning")),
+            admin_token_file=Path(token) if (token := read.text(Env.ADMIN_TOKEN_FILE, "")) else None,
             drain_delay=read.seconds(Env.DRAIN_DELAY, cls.drain_delay),
             termination_log=termination_log(environ),
         )
@@ -86,6 +108,12 @@ class _Reader:
 
     def text(self, name: Env, default: str) -> str:
         return self._environ.get(name.value) or default
+
+    def choice(self, name: Env, default: str, choices: Sequence[str]) -> str:
+        text = self._environ.get(name.value) or default
+        if text not in choices:
+            raise SettingsError(f"{name.value} is {text!r}; give one of {', '.join(choices)}")
+        return text
 
     def integer(self, name: Env, default: int, *, minimum: int = 0, maximum: int | None = None) -> int:
         text = self._environ.get(name.value)

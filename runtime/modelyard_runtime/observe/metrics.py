@@ -15,6 +15,7 @@ from prometheus_client.process_collector import ProcessCollector
 __all__ = ["Counts", "Metrics"]
 
 _BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+_BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096)
 UNRESOLVED = ""
 """The labels of requests that name no model of ours: one time series, whatever names clients make up."""
 
@@ -54,6 +55,12 @@ class Metrics:
         self._queue_rows = Gauge(
             "modelyard_queue_rows", "Rows that wait for compute or are in it.", registry=self.registry
         )
+        self._batch_rows = Histogram(
+            "modelyard_batch_rows",
+            "Rows computed together by a model that computes in a thread.",
+            buckets=_BATCH_BUCKETS,
+            registry=self.registry,
+        )
         self._info = Gauge(
             "modelyard_model_info",
             "1 for each model served.",
@@ -78,6 +85,10 @@ class Metrics:
             self._children[key] = child
         child[0]()
         child[1](seconds)
+
+    def batch(self, rows: int) -> None:
+        """Count a batch that is computed in a thread."""
+        self._batch_rows.observe(rows)
 
     def cache(self, model: str, *, hit: bool) -> None:
         """Count a look into the cache."""

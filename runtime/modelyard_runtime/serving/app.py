@@ -45,7 +45,13 @@ class RuntimeApp:
         """While `drain` is active, every answer closes its connection; `clock` gives the cache monotonic seconds."""
         self.registry = Registry()
         self.metrics = Metrics()
-        self.compute = Compute(max_queue=settings.max_queue, threads=threads)
+        self.compute = Compute(
+            max_queue=settings.max_queue,
+            threads=threads,
+            max_rows=settings.batch_max_rows,
+            max_delay=settings.batch_max_delay,
+            on_batch=self.metrics.batch,
+        )
         self._drain = drain
         self._predict = PredictApp(
             registry=self.registry,

@@ -1,87 +1,55 @@
-"""Where models compute: cheap ones in the event loop, the others in a few threads behind a bounded queue."""
+"""Where models compute: cheap ones in the event loop, the others in a few threads, gathered into batches."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import os
-import queue
-import threading
-from collections.abc import Callable
-from concurrent.futures import Future
-from typing import TypeVar
+import math
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from modelyard_runtime.errors import DeadlineExceeded, ModelFailed, QueueFull, WrongInput
+from modelyard_runtime.errors import ModelFailed, WrongInput
 from modelyard_runtime.formats.base import Array, InputRefused, Model, Rows
+from modelyard_runtime.serving.batching import Batcher, Tensors
+from modelyard_runtime.serving.cpus import available_cpus
 
-__all__ = ["Compute", "Workers", "predict_checked"]
+__all__ = ["Compute", "infer_checked", "predict_checked"]
 
 _logger = logging.getLogger(__name__)
-_T = TypeVar("_T")
 _INLINE_VALUES = 65536
 """Inputs of more values than this go to a thread even for cheap models: they would hold the loop too long."""
-
-
-class Workers:
-    """A fixed number of daemon threads and a queue.
-
-    Not concurrent.futures' pool: that one waits at exit for a call that runs, and a model that hangs would keep
-    the process from ending.
-    """
-
-    def __init__(self, count: int, name: str) -> None:
-        self._queue: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._threads = [
-            threading.Thread(target=self._work, name=f"{name}-{index}", daemon=True) for index in range(count)
-        ]
-        for thread in self._threads:
-            thread.start()
-
-    def submit(self, call: Callable[[], _T]) -> Future[_T]:
-        """Run `call` in a thread; one that is cancelled before its turn is never run."""
-        future: Future[_T] = Future()
-
-        def work() -> None:
-            if not future.set_running_or_notify_cancel():
-                return
-            try:
-                result = call()
-            except BaseException as exc:
-                future.set_exception(exc)
-            else:
-                future.set_result(result)
-
-        self._queue.put(work)
-        return future
-
-    def close(self) -> None:
-        """Let the threads end once the queue is empty; does not wait for them."""
-        for _ in self._threads:
-            self._queue.put(None)
-
-    def _work(self) -> None:
-        while (work := self._queue.get()) is not None:
-            work()
-            del work  # a waiting thread must not keep the last request's data alive
+_MAX_THREADS = 4
 
 
 class Compute:
-    """Runs models within a deadline, and a bounded number of calls at once."""
+    """Runs models within a deadline, and a bounded number of calls at once. For the event loop's thread."""
 
-    def __init__(self, *, max_queue: int, threads: int | None = None) -> None:
-        """`max_queue` calls may wait for one of `threads` threads (the processors this process may use, at most 4)."""
-        self._threads = threads or min(4, len(os.sched_getaffinity(0)))
-        self._workers = Workers(self._threads, "compute")
-        self._limit = self._threads + max_queue
-        self._pending = 0
-        self._rows = 0
+    def __init__(
+        self,
+        *,
+        max_queue: int,
+        threads: int | None = None,
+        max_rows: int = 64,
+        max_delay: float = 0.0,
+        on_batch: Callable[[int], None] = lambda rows: None,
+    ) -> None:
+        """`max_queue` requests may wait for one of `threads` threads (the processors that we may use, at most 4).
+
+        `max_rows` rows are gathered into a batch, for `max_delay` seconds even where a thread is idle; `on_batch` is
+        told the rows of each that is computed in a thread.
+        """
+        self._batcher = Batcher(
+            threads=threads or min(_MAX_THREADS, available_cpus()),
+            max_queue=max_queue,
+            max_rows=max_rows,
+            max_delay=max_delay,
+            on_batch=on_batch,
+        )
 
     @property
     def queue_rows(self) -> int:
         """Rows that wait for a thread or are computed in one."""
-        return self._rows
+        return self._batcher.rows
 
     async def predict(self, model: Model, rows: Rows, *, deadline: float) -> Array:
         """Return the model's predictions for `rows`, of shape (rows, features).
@@ -91,27 +59,44 @@ class Compute:
         """
         if model.inline and rows.size <= _INLINE_VALUES:
             return predict_checked(model, rows)
-        if self._pending >= self._limit:
-            raise QueueFull(f"{self._pending} requests wait already; try again in a moment, or add replicas")
-        self._pending += 1
-        self._rows += len(rows)
-        future = self._workers.submit(lambda: predict_checked(model, rows))
-        # Not when the request ends: a call that is past its deadline still holds its thread.
-        loop = asyncio.get_running_loop()
-        future.add_done_callback(lambda _: _call_soon(loop, self._release, len(rows)))
-        try:
-            async with asyncio.timeout_at(deadline):
-                return await asyncio.wrap_future(future)
-        except TimeoutError:
-            raise DeadlineExceeded("the model did not answer in time; send fewer rows, or raise the timeout") from None
+
+        def call(tensors: Tensors) -> Tensors:
+            return (predict_checked(model, tensors[0]),)
+
+        (predictions,) = await self._batcher.run(
+            call, (rows,), rows=len(rows), deadline=deadline, group=(id(model), "predict")
+        )
+        return predictions
+
+    async def infer(
+        self, model: Model, tensors: Mapping[str, Array], wanted: Sequence[str] = (), *, deadline: float
+    ) -> dict[str, Array]:
+        """Return outputs by name for inputs by name, all outputs unless some are `wanted`.
+
+        Names, datatypes and shapes are the model's, checked before. Raises what `predict` raises.
+        """
+        if model.inline and sum(tensor.size for tensor in tensors.values()) <= _INLINE_VALUES:
+            return infer_checked(model, tensors, wanted)
+        names = tuple(tensors)
+        outputs = tuple(wanted) or tuple(spec.name for spec in model.outputs)
+
+        def call(values: Tensors) -> Tensors:
+            results = infer_checked(model, dict(zip(names, values, strict=True)), outputs)
+            return tuple(results[name] for name in outputs)
+
+        rows = _batch_rows(model, tensors)
+        results = await self._batcher.run(
+            call,
+            tuple(tensors.values()),
+            rows=1 if rows is None else rows,
+            deadline=deadline,
+            group=None if rows is None else (id(model), names, outputs),
+        )
+        return dict(zip(outputs, results, strict=True))
 
     def close(self) -> None:
         """End the threads once they are idle."""
-        self._workers.close()
-
-    def _release(self, rows: int) -> None:
-        self._pending -= 1
-        self._rows -= rows
+        self._batcher.close()
 
 
 def predict_checked(model: Model, rows: Rows) -> Array:
@@ -126,13 +111,45 @@ def predict_checked(model: Model, rows: Rows) -> Array:
     if predictions.shape[:1] != rows.shape[:1]:
         _logger.error("the model returned shape %s for an input of shape %s", predictions.shape, rows.shape)
         raise ModelFailed("the model failed; its log says why")
-    if predictions.dtype.kind == "f" and not np.isfinite(predictions).all():
-        raise WrongInput("the prediction is not a finite number; the features are out of the model's range")
+    _check_finite(predictions)
     return predictions
 
 
-def _call_soon(loop: asyncio.AbstractEventLoop, function: Callable[[int], None], argument: int) -> None:
+def infer_checked(model: Model, tensors: Mapping[str, Array], wanted: Sequence[str]) -> dict[str, Array]:
+    """Return the outputs that are `wanted`, by name. Raises WrongInput, ModelFailed (the cause is logged)."""
     try:
-        loop.call_soon_threadsafe(function, argument)
-    except RuntimeError:
-        return  # the loop is closed: nobody counts any more
+        outputs = model.infer(tensors, wanted)
+    except InputRefused as exc:
+        raise WrongInput(f"the model refuses these inputs: {exc}") from None
+    except Exception:
+        shapes = {name: tensor.shape for name, tensor in tensors.items()}
+        _logger.exception("the model raised for inputs of shapes %s", shapes)
+        raise ModelFailed("the model failed; its log says why") from None
+    missing = [name for name in wanted if name not in outputs]
+    if missing:
+        _logger.error("the model gave no output %s", ", ".join(missing))
+        raise ModelFailed("the model failed; its log says why")
+    return outputs
+
+
+def _batch_rows(model: Model, tensors: Mapping[str, Array]) -> int | None:
+    """Return the rows, the first axis of each input; None for inputs that may not be gathered with others."""
+    specs = {spec.name: spec.shape for spec in model.inputs}
+    rows: set[int] = set()
+    for name, tensor in tensors.items():
+        shape = specs.get(name, ())
+        if shape[:1] != (-1,) or tensor.ndim != len(shape):
+            return None
+        rows.add(len(tensor))
+    if len(rows) != 1 or any(spec.shape[:1] != (-1,) for spec in model.outputs):
+        return None
+    return rows.pop()
+
+
+def _check_finite(predictions: Array) -> None:
+    if predictions.dtype.kind != "f":
+        return
+    # For one number, Python's own check takes a tenth of the time.
+    finite = math.isfinite(predictions.item()) if predictions.size == 1 else np.isfinite(predictions).all()
+    if not finite:
+        raise WrongInput("the prediction is not a finite number; the features are out of the model's range")

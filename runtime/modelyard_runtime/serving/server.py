@@ -14,11 +14,11 @@ import uvloop
 from modelyard_runtime.errors import LoadFailed, StartupFailure
 from modelyard_runtime.report import write_termination_message
 from modelyard_runtime.serving.app import RuntimeApp
-from modelyard_runtime.serving.compute import Workers
 from modelyard_runtime.serving.drain import Drain, Phase
 from modelyard_runtime.serving.http import HttpServer, open_listener
 from modelyard_runtime.serving.loading import load_served
 from modelyard_runtime.serving.registry import ServedModel
+from modelyard_runtime.serving.workers import Workers
 from modelyard_runtime.settings import Settings
 
 __all__ = ["serve"]
