@@ -112,8 +112,8 @@ class _Installation:
         addresses = ServiceAddresses(
             block, self._database, lambda namespace, name: store.find(Key("Service", namespace, name)) is not None
         )
-        store.give_addresses(addresses.of)
         ports = ServicePorts(block.own)
+        store.give_addresses(addresses.of, ports.of)
         if ports.of(80) != 80:
             self._progress.say(
                 f"this user may not listen on port 80: Services listen on {ports.of(80)} "

@@ -44,14 +44,16 @@ class Store:
         self._version = max(versions, default=0)
         self._subscribers: list[Callable[[Change], None]] = []
         self._service_address: Callable[[str, str], str] = lambda _namespace, _name: HEADLESS
+        self._service_port: Callable[[int], int] = int
 
     def subscribe(self, subscriber: Callable[[Change], None]) -> None:
         """Call this with every change from now on; it must be quick and must not raise."""
         self._subscribers.append(subscriber)
 
-    def give_addresses(self, address: Callable[[str, str], str]) -> None:
-        """Take the addresses of Services, by namespace and name, from here."""
+    def give_addresses(self, address: Callable[[str, str], str], port: Callable[[int], int] = int) -> None:
+        """Take the addresses of Services, by namespace and name, from here, and the ports that stand for theirs."""
         self._service_address = address
+        self._service_port = port
 
     def find(self, key: Key) -> Object | None:
         """Return a copy of an object, or None."""
@@ -79,6 +81,10 @@ class Store:
         key = key_of(obj)
         if key.kind == "Service" and obj["spec"].get("clusterIP") != HEADLESS:
             obj["spec"]["clusterIP"] = self._service_address(key.namespace, key.name)
+            for port in obj["spec"]["ports"]:
+                listening = self._service_port(port["port"])
+                if listening != port["port"]:  # where Kubernetes says that another port stands for it
+                    port["nodePort"] = listening
         before = self._objects.get(key)
         metadata = obj["metadata"]
         if before is None:

@@ -226,4 +226,8 @@ def _unfinished(container: Object) -> str | None:
 
 
 def _service_ports(service: Object, _now: datetime) -> str:
-    return ",".join(f"{port['port']}/{port.get('protocol', 'TCP')}" for port in service["spec"]["ports"])
+    def one(port: Object) -> str:
+        stands_for = f"{port['port']}:{port['nodePort']}" if "nodePort" in port else str(port["port"])
+        return f"{stands_for}/{port.get('protocol', 'TCP')}"
+
+    return ",".join(map(one, service["spec"]["ports"]))

@@ -18,6 +18,7 @@ from modelyard_local.errors import LocalError
 from modelyard_local.installation import doubt_conditions
 from modelyard_local.objects import Key
 from modelyard_local.store import Change, Store
+from modelyard_local.table import find_kind, rows
 from modelyard_operator.reconcile.verbs import Cluster, Rejected
 
 pytestmark = pytest.mark.anyio
@@ -267,3 +268,21 @@ async def test_a_child_of_a_deleted_owner_is_not_made(folder: Path) -> None:
         left = store.select("ConfigMap")
 
     assert left == []
+
+
+def test_a_service_says_which_port_stands_for_one_that_is_not_free(tmp_path: Path) -> None:
+    service = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "churn", "namespace": "default"},
+        "spec": {"ports": [{"name": "http", "port": 80}]},
+    }
+    kind = find_kind("services")
+    assert kind is not None
+    with opened(tmp_path) as store:
+        store.give_addresses(lambda _namespace, _name: "127.0.9.1", lambda port: port + 8000)
+
+        made, _ = store.put(service)
+
+    assert made["spec"] == {"clusterIP": "127.0.9.1", "ports": [{"name": "http", "port": 80, "nodePort": 8080}]}
+    assert "80:8080/TCP" in rows(kind, [made], NOW, wide=False)[1][0]
