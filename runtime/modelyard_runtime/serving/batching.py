@@ -42,7 +42,7 @@ class _Member:
     rows: int
     future: asyncio.Future[Tensors]
     arrived: float
-    expiry: asyncio.TimerHandle | None = None
+    expiry: asyncio.Handle | None = None
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,8 @@ class Batcher:
         self._on_batch = on_batch
         self._lanes: dict[Hashable, deque[_Member]] = {}
         self._waiting = 0
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle | None = None
+        self._due = 0.0
         self._holding = 0
         self.rows = 0
         """Rows that wait for a thread or are computed in one."""
@@ -164,7 +165,7 @@ class Batcher:
 
     def _wake_at(self, loop: asyncio.AbstractEventLoop, due: float) -> None:
         if self._timer is not None:
-            if self._timer.when() <= due and not self._timer.cancelled():
+            if self._due <= due:
                 return
             self._timer.cancel()
 
@@ -172,6 +173,7 @@ class Batcher:
             self._timer = None
             self._dispatch(loop)
 
+        self._due = due
         self._timer = loop.call_at(due, wake)
 
     def _compute(self, loop: asyncio.AbstractEventLoop, batch: _Batch) -> None:

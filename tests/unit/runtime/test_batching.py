@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import uvloop
 from modelyard_runtime.errors import BadRequest, DeadlineExceeded, QueueFull, WrongInput
 from modelyard_runtime.formats import TensorSpec
 from modelyard_runtime.serving.batching import Batcher, Tensors
@@ -164,6 +165,23 @@ def test_a_delay_gathers_even_where_a_thread_is_idle(make: Callable[..., Batcher
 
     assert recorder.calls == [[0, 1, 2, 3], [7, 8]]
     assert results == [[0], [2], [4], [6], [14], [16]]
+
+
+def test_a_short_delay_under_load_answers_everybody(make: Callable[..., Batcher], recorder: Recorder) -> None:
+    recorder.gate.set()
+    batcher = make(max_delay=0.0005)
+
+    async def client(number: int) -> list[Any]:
+        results = [await ask(batcher, recorder, column(20 + number), group=number % 3) for _ in range(200)]
+        return [result[0].item() for result in results]
+
+    async def scenario() -> list[list[Any]]:
+        return list(await asyncio.gather(*(client(number) for number in range(8))))
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        answers = runner.run(scenario())
+
+    assert answers == [[2.0 * (20 + number)] * 200 for number in range(8)]
 
 
 def test_cancelled_and_expired_members_are_not_computed(make: Callable[..., Batcher], recorder: Recorder) -> None:
