@@ -22,7 +22,7 @@ from modelyard_runtime.observe.metrics import UNRESOLVED, Metrics
 from modelyard_runtime.protocols.inputs import parse_object, rows_of_features, rows_of_instances
 from modelyard_runtime.serving.cache import AnswerCache
 from modelyard_runtime.serving.compute import Compute
-from modelyard_runtime.serving.limits import ClientGone, Receive, Scope, Send, discard_body, read_body
+from modelyard_runtime.serving.limits import ClientGone, Receive, Scope, Send, client_timeout, discard_body, read_body
 from modelyard_runtime.serving.registry import Registry, ServedModel
 
 __all__ = ["BATCH", "ROUTES", "SINGLE", "PredictApp", "Shape"]
@@ -82,8 +82,9 @@ class PredictApp:
         try:
             try:
                 _check_method(scope)
-                deadline = asyncio.get_running_loop().time() + self._timeout
-                body = await read_body(scope, receive, limit=self._max_body_bytes, timeout=self._timeout)
+                timeout = client_timeout(scope["headers"], self._timeout)
+                deadline = asyncio.get_running_loop().time() + timeout
+                body = await read_body(scope, receive, limit=self._max_body_bytes, timeout=timeout)
                 request = parse_object(body)
                 served = self._registry.resolve(_model_name(request))
                 payload = await self._answer(shape, served, request, deadline, start)

@@ -1,18 +1,18 @@
-"""uvicorn, with the ends changed: its signals and shutdown are ours, and its own 400 is JSON."""
+"""uvicorn, with the ends changed: its signals and shutdown are ours, and its connections have limits."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import socket
 import time
 from collections.abc import Iterator
 from typing import Any
 
-import orjson
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from modelyard_runtime.serving.connection import Connection, ConnectionLimits
 from modelyard_runtime.serving.drain import Drain, Phase, refuse_new_connections
 
 __all__ = ["HttpServer", "open_listener"]
@@ -28,25 +28,24 @@ _HURRIED_SECONDS = 2.0
 """What requests in flight get when somebody waits at a terminal."""
 
 
-class _Protocol(HttpToolsProtocol):
-    """HTTP/1.1, with every error in the form of the contract."""
-
-    def send_400_response(self, msg: str) -> None:
-        """Answer bytes that are not HTTP."""
-        body = orjson.dumps({"error": "the request is not valid HTTP/1.1; check the client"})
-        head = b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\nconnection: close\r\n"
-        self.transport.write(head + b"content-length: %d\r\n\r\n" % len(body) + body)
-        self.transport.close()
-
-
 class HttpServer(uvicorn.Server):
     """Serves an ASGI application on one listener until `drain` says to end."""
 
-    def __init__(self, app: Any, listener: socket.socket, drain: Drain, *, drain_delay: float, timeout: float) -> None:
+    def __init__(
+        self,
+        app: Any,
+        listener: socket.socket,
+        drain: Drain,
+        *,
+        drain_delay: float,
+        timeout: float,
+        limits: ConnectionLimits | None = None,
+    ) -> None:
         """`drain_delay` and `timeout` (of requests in flight at the end) in seconds."""
+        limits = limits or ConnectionLimits()
         config = uvicorn.Config(
             app,
-            http=_Protocol,
+            http=functools.partial(Connection, limits=limits),  # type: ignore[arg-type]  # called as the class would be
             ws="none",
             lifespan="off",
             interface="asgi3",
@@ -55,7 +54,7 @@ class HttpServer(uvicorn.Server):
             server_header=False,
             proxy_headers=False,
             backlog=_BACKLOG,
-            timeout_keep_alive=75,  # longer than the usual client's and balancer's, so that they close first
+            timeout_keep_alive=int(limits.idle_seconds),
         )
         super().__init__(config)
         self._listener = listener
@@ -105,6 +104,10 @@ class HttpServer(uvicorn.Server):
         counter = 0
         while True:
             await self.on_tick(counter)
+            now = asyncio.get_running_loop().time()
+            for connection in list(self.server_state.connections):
+                if isinstance(connection, Connection):
+                    connection.check(now)
             counter += 10  # uvicorn's counter is tenths of seconds
             await asyncio.sleep(1)
 

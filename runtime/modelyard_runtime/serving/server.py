@@ -14,6 +14,7 @@ import uvloop
 from modelyard_runtime.errors import LoadFailed, StartupFailure
 from modelyard_runtime.report import write_termination_message
 from modelyard_runtime.serving.app import RuntimeApp
+from modelyard_runtime.serving.connection import ConnectionLimits
 from modelyard_runtime.serving.drain import Drain, Phase
 from modelyard_runtime.serving.http import HttpServer, open_listener
 from modelyard_runtime.serving.loading import load_served
@@ -65,7 +66,14 @@ async def _serve(settings: Settings) -> None:
     loop.add_signal_handler(signal.SIGINT, drain.on_interrupt)
     app = RuntimeApp(settings, drain=drain)
     app.registry.expect(settings.model_name)
-    server = HttpServer(app, listener, drain, drain_delay=settings.drain_delay, timeout=settings.timeout)
+    server = HttpServer(
+        app,
+        listener,
+        drain,
+        drain_delay=settings.drain_delay,
+        timeout=settings.timeout,
+        limits=ConnectionLimits(max_age=settings.max_connection_age),
+    )
     serving = asyncio.create_task(server.run_until_drained())
     try:
         await _load(settings, app, drain, listener)
