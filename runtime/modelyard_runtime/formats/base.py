@@ -18,7 +18,6 @@ __all__ = [
     "RowsModel",
     "TensorSpec",
     "output_spec",
-    "sample_rows",
 ]
 
 Rows: TypeAlias = npt.NDArray[np.float64]
@@ -100,6 +99,9 @@ class Model(Protocol):
         Names, datatypes and shapes are those of `inputs`, checked before.
         """
 
+    def sample_rows(self) -> list[Rows]:
+        """Return single rows to try the model on; none where its features are not known."""
+
 
 class RowsModel:
     """The parts of Model that follow from the others, for a model whose one input is its rows."""
@@ -136,13 +138,12 @@ class RowsModel:
                 raise InputRefused(f"it has no output {name!r}")
         return results
 
+    def sample_rows(self) -> list[Rows]:
+        """Return a row of zeros, and one of ones for models that take only positive numbers."""
+        return [] if self.features is None else [np.zeros((1, self.features)), np.ones((1, self.features))]
+
 
 def output_spec(sample: Array) -> TensorSpec:
     """Describe the output `prediction` from a sample of it, of shape (rows,) or (rows, outputs)."""
     datatype = {"f": "FP64", "i": "INT64", "u": "INT64", "b": "BOOL"}.get(sample.dtype.kind, "BYTES")
     return TensorSpec("prediction", datatype, (-1, *sample.shape[1:]))
-
-
-def sample_rows(features: int) -> list[Rows]:
-    """Return single rows to try a model on: zeros, and ones for models that take only positive numbers."""
-    return [np.zeros((1, features)), np.ones((1, features))]

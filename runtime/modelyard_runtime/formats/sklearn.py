@@ -16,34 +16,95 @@ from typing import Any
 import numpy as np
 
 from modelyard_runtime.errors import LoadFailed, UnsafeArtifact
-from modelyard_runtime.formats.base import Array, InputRefused, Rows, TensorSpec, output_spec, sample_rows
+from modelyard_runtime.formats.base import Array, Compiled, InputRefused, Rows, RowsModel, TensorSpec, output_spec
+from modelyard_runtime.formats.compiling import (
+    NotCompilable,
+    Program,
+    UseOriginal,
+    by_position,
+    compile_checked,
+    first_step,
+    made_rows,
+    text_columns,
+)
 
 __all__ = ["SklearnModel", "load"]
 
 _TRUSTED_PACKAGES = ("sklearn.", "numpy.random.", "scipy.interpolate.", "scipy.sparse.", "scipy.stats.")
+_TRUSTED_NAMES = frozenset(
+    {
+        "numpy.dtype",
+        "sklearn.feature_selection._mutual_info.mutual_info_classif",
+        "sklearn.feature_selection._mutual_info.mutual_info_regression",
+        "sklearn.feature_selection._univariate_selection.chi2",
+        "sklearn.feature_selection._univariate_selection.f_classif",
+        "sklearn.feature_selection._univariate_selection.f_regression",
+        "sklearn.feature_selection._univariate_selection.r_regression",
+    }
+)
+"""Single names that fitted imputers and selectors hold: they compute, and touch nothing else."""
 _NEVER = frozenset({"_testing", "testing", "tests", "conftest", "datasets", "externals", "setup"})
 """Parts of module names below which nothing is trusted: they hold helpers that touch files."""
 
 
-class SklearnModel:
-    """A scikit-learn estimator; `predict` is its own."""
-
-    inline = False
+class SklearnModel(RowsModel):
+    """A scikit-learn estimator: compiled where its kind is known, its own methods where not."""
 
     def __init__(self, estimator: Any) -> None:
-        features = getattr(estimator, "n_features_in_", None)
+        # A Pipeline asks its first step, which may be one that is left out.
+        features = getattr(estimator, "n_features_in_", getattr(first_step(estimator), "n_features_in_", None))
         names = getattr(estimator, "feature_names_in_", None)
-        self.features: int | None = None if features is None else int(features)
-        self.feature_names: Sequence[str] | None = None if names is None else tuple(map(str, names))
-        self.metadata: Mapping[str, Any] = {}
+        by_position(estimator)
         self._estimator = estimator
-        self.inputs: Sequence[TensorSpec] = (TensorSpec("features", "FP64", (-1, self.features or -1)),)
+        self.features = None if features is None else int(features)
+        self.feature_names = None if names is None else tuple(map(str, names))
+        self.text_features = text_columns(estimator)
+        self.metadata: Mapping[str, Any] = {}
+        self._program: Program | None = None
+        try:
+            self._program = compile_checked(estimator, self.features, self.text_features)
+            self.compiled = Compiled("numpy")
+        except NotCompilable as exc:
+            self.compiled = Compiled("original", str(exc))
+        self.inline = self._program is not None and self._program.inline
+        kind = "BYTES" if self.text_features else "FP64"
+        self.inputs: Sequence[TensorSpec] = (TensorSpec("features", kind, (-1, self.features or -1)),)
         self.outputs: Sequence[TensorSpec] = (self._find_output(),)
+        self.probabilities = self._find_probabilities()
 
     def predict(self, rows: Rows) -> Array:
-        """Return the estimator's predictions, of shape (rows,) or (rows, outputs)."""
+        """Return predictions as the estimator's, of shape (rows,) or (rows, outputs)."""
+        program = self._program
+        if program is not None and rows.shape[1:] == (program.features,) and len(rows) <= program.max_rows:
+            try:
+                return program.predict(rows)
+            except UseOriginal:
+                pass
+        return self._ask("predict", rows)
+
+    def predict_proba(self, rows: Rows) -> Array:
+        """Return probabilities as the estimator's, of shape (rows, classes)."""
+        if self.probabilities is None:
+            return super().predict_proba(rows)
+        program = self._program
+        compiled = program.predict_proba if program is not None else None
+        if program is not None and compiled and rows.shape[1:] == (program.features,) and len(rows) <= program.max_rows:
+            try:
+                return compiled(rows)
+            except UseOriginal:
+                pass
+        return self._ask("predict_proba", rows)
+
+    def sample_rows(self) -> list[Rows]:
+        """Return single rows to try the model on; where there is text, of words that it knows."""
+        if not self.text_features or self.features is None:
+            return super().sample_rows()
+        rows = made_rows(self._estimator, self.features, self.text_features)
+        return [rows[:1], rows[1:2]]
+
+    def _ask(self, method: str, rows: Rows) -> Array:
         try:
-            return np.asarray(self._estimator.predict(rows))
+            return np.asarray(getattr(self._estimator, method)(rows))
         except ValueError as exc:
             # scikit-learn's word for values that an estimator does not take: an unknown category, a negative count.
             text = str(exc).strip()
@@ -53,12 +114,22 @@ class SklearnModel:
         classes = getattr(self._estimator, "classes_", None)
         if isinstance(classes, np.ndarray):
             return output_spec(classes)
-        for rows in sample_rows(self.features or 1):
+        for rows in self.sample_rows():
             try:
                 return output_spec(self.predict(rows))
             except Exception:  # noqa: S112 -- warm-up reports what fails; here it only lacks a description
                 continue
         return TensorSpec("prediction", "FP64", (-1,))
+
+    def _find_probabilities(self) -> TensorSpec | None:
+        classes = getattr(self._estimator, "classes_", None)
+        try:
+            has = callable(getattr(self._estimator, "predict_proba", None))
+        except Exception:
+            has = False  # a property of others' making; an attribute error is what scikit-learn's own raise
+        if not has or not isinstance(classes, np.ndarray):
+            return None
+        return TensorSpec("probabilities", "FP64", (-1, len(classes)))
 
 
 def load(path: Path) -> SklearnModel:
@@ -66,7 +137,7 @@ def load(path: Path) -> SklearnModel:
     try:
         import skops.io  # noqa: PLC0415 -- an extra, and slow to import: only where a model needs it
     except ImportError:
-        raise LoadFailed("this image has no scikit-learn; install modelyard[sklearn]") from None
+        raise LoadFailed("skops is not installed; pip install 'modelyard[sklearn]'") from None
     try:
         untrusted = skops.io.get_untrusted_types(file=path)
         _refuse_strangers(path, untrusted)
@@ -98,6 +169,8 @@ def _refuse_strangers(path: Path, types: Sequence[str]) -> None:
 
 def _is_trusted(name: str) -> bool:
     """Whether `name` is a class that was defined, and not only imported, in a trusted package."""
+    if name in _TRUSTED_NAMES:
+        return True
     module_name, _, class_name = name.rpartition(".")
     if not module_name.startswith(_TRUSTED_PACKAGES) or _NEVER.intersection(module_name.split(".")):
         return False

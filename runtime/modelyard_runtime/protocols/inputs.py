@@ -75,6 +75,8 @@ def _to_rows(model: Model, rows: Sequence[list[Any]], field: str) -> Rows:
     for index, row in enumerate(rows):
         if len(row) != width:
             _wrong_width(model, rows, index, width, field)
+    if model.text_features:
+        return _mixed_rows(model, rows, width, field)
     try:
         values = array.array("d", rows[0] if len(rows) == 1 else list(chain.from_iterable(rows)))
     except TypeError:
@@ -82,6 +84,19 @@ def _to_rows(model: Model, rows: Sequence[list[Any]], field: str) -> Rows:
     if not values:
         raise WrongInput(f"{_place(field, 0)} is empty; send one number a feature")
     return np.frombuffer(values).reshape(len(rows), width)
+
+
+def _mixed_rows(model: Model, rows: Sequence[list[Any]], width: int, field: str) -> Rows:
+    """Turn rows of numbers and text into an array of objects."""
+    mixed = np.empty((len(rows), width), dtype=object)
+    for index, row in enumerate(rows):
+        for column, value in enumerate(row):
+            text = column in model.text_features
+            if not isinstance(value, str if text else _NUMBERS):
+                wanted = "text" if text else "a number"
+                raise WrongInput(f"{_place(field, index)}[{column}] is {_kind(value)}; send {wanted}")
+        mixed[index] = row
+    return mixed
 
 
 def _wrong_width(model: Model, rows: Sequence[list[Any]], index: int, width: int, field: str) -> NoReturn:

@@ -11,7 +11,7 @@ from modelyard_runtime.artifacts.detect import detect
 from modelyard_runtime.artifacts.digest import check_digest
 from modelyard_runtime.artifacts.layout import ARTIFACT_DIR, read_report
 from modelyard_runtime.errors import LoadFailed, OutOfMemory, RequestError, StartupFailure, WarmupFailed, WrongInput
-from modelyard_runtime.formats.base import Model, sample_rows
+from modelyard_runtime.formats.base import Model
 from modelyard_runtime.formats.load import load_model
 from modelyard_runtime.serving.compute import predict_checked
 from modelyard_runtime.serving.registry import ServedModel
@@ -62,7 +62,7 @@ def warm_up(model: Model) -> None:
     if model.features is None:
         return
     errors: list[RequestError] = []
-    for rows in sample_rows(model.features):
+    for rows in model.sample_rows():
         try:
             predict_checked(model, rows)
         except RequestError as exc:

@@ -181,7 +181,7 @@ def test_scikit_learn_predicts_as_before_it_was_saved(make: Callable[[], Any], t
 
     warm_up(model)
     assert model.predict(rows).tolist() == fitted.predict(rows).tolist()
-    assert (model.features, model.outputs[0].datatype, model.inline) == (4, "BYTES", False)
+    assert (model.features, model.outputs[0].datatype) == (4, "BYTES")
 
 
 def test_a_type_that_is_not_scikit_learns_is_unsafe(tmp_path: Path) -> None:
