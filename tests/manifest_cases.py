@@ -62,6 +62,11 @@ def _uri(name: str, uri: Any, path: str | None = "spec.model.uri") -> Case:
     return _mdep(f"uri-{name}", path, lambda m: m["spec"]["model"].update(uri=uri))
 
 
+def _credentials(name: str, path: str | None, uri: str = "s3://models/churn/4", secret: Manifest | None = None) -> Case:
+    model = {"uri": uri, "credentials": {"secretName": "s3-read"} if secret is None else secret}
+    return _mdep(f"credentials-{name}", path, lambda m: m["spec"].update(model=model))
+
+
 def _abt(name: str, path: str | None, change: Callable[[Manifest], object]) -> Case:
     return Case(f"abt-{name}", _changed(abtest(), change), path)
 
@@ -72,7 +77,8 @@ def _spec(**values: Any) -> Callable[[Manifest], object]:
 
 FULL = model_deployment(
     model={
-        "uri": "https://models.example/churn.skops",
+        "uri": "s3://models/churn.skops",
+        "credentials": {"secretName": "s3-read"},
         "name": "Churn.v2",
         "format": "sklearn",
         "version": "4",
@@ -110,7 +116,19 @@ CASES = (
     _uri("number", 4),
     _uri("unknown-scheme", "ftp://models.example/churn"),
     _uri("no-scheme", "models/churn"),
-    _uri("not-yet-s3", "s3://models/churn/4"),
+    _uri("s3", "s3://models/churn/4", None),
+    _uri("gs", "gs://models/churn.tar.gz", None),
+    _uri("az", "az://models/churn/", None),
+    _uri("s3-without-key", "s3://models"),
+    _uri("gs-without-bucket", "gs:///churn"),
+    _uri("az-dot-dot", "az://models/../churn"),
+    _uri("scheme-in-capitals", "S3://models/churn"),
+    _credentials("s3", None),
+    _credentials("for-pvc", "spec.model.credentials", uri="pvc://models/churn/1"),
+    _credentials("for-https", "spec.model.credentials", uri="https://models.example/churn.skops"),
+    _credentials("no-name", "spec.model.credentials.secretName", secret={}),
+    _credentials("bad-name", "spec.model.credentials.secretName", secret={"secretName": "S3_read"}),
+    _credentials("with-keys", "spec.model.credentials.token", secret={"secretName": "x", "token": "y"}),
     _uri("plain-http", "http://models.example/churn"),
     _uri("dot-dot", "pvc://models/../secrets"),
     _uri("dot-dot-at-the-end", "file:///models/.."),

@@ -39,7 +39,8 @@ class Launch:
     """All that is needed to start a container's process."""
 
     command: list[str]
-    environment: Mapping[str, str]
+    environment: Callable[[], Mapping[str, str]]
+    """Asked at every start, so that a Secret that was put right counts; raises OSError where there is none."""
     folder: Path
     log: Path
     termination_log: Path
@@ -52,7 +53,7 @@ class Launch:
     def start(self) -> Process:
         """Start the process, its termination message empty."""
         self.termination_log.unlink(missing_ok=True)
-        return start_process(self.command, self.environment, folder=self.folder, log=self.log, mark=self.mark)
+        return start_process(self.command, self.environment(), folder=self.folder, log=self.log, mark=self.mark)
 
 
 @dataclass

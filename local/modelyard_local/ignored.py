@@ -13,6 +13,7 @@ _PROBE = dict.fromkeys(("httpGet", "initialDelaySeconds", "periodSeconds", "time
 }
 _CONTAINER: Mapping[str, object] = {
     **dict.fromkeys(("name", "image", "imagePullPolicy", "command", "args", "env", "ports")),
+    "envFrom": {"secretRef": {"name": None}},
     **dict.fromkeys(("restartPolicy", "terminationMessagePolicy")),
     "volumeMounts": {"name": None, "mountPath": None, "subPath": None, "readOnly": None},
     "lifecycle": {"preStop": {"httpGet": None}},

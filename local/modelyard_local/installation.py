@@ -28,6 +28,7 @@ from modelyard_local.objects import Key, key_of, timestamp
 from modelyard_local.pod import Machine
 from modelyard_local.progress import Progress
 from modelyard_local.proxy import ServicePorts, ServiceProxy
+from modelyard_local.secrets import Secrets
 from modelyard_local.state import StateFolder
 from modelyard_local.store import Store
 from modelyard_local.volumes import Claims
@@ -128,6 +129,7 @@ class _Installation:
             addresses=PodAddresses(block),
             pods=self._state.pods,
             claims=Claims(self._state.claims, self._options.claims),
+            secrets=Secrets(self._state.secrets),
             environment={Env.DNS: dns.address},
             mark=mark,
             now=_utc_now,

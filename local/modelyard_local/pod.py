@@ -16,6 +16,7 @@ from modelyard_local.addresses import PodAddresses
 from modelyard_local.container import Container, Launch, Timing
 from modelyard_local.errors import NoAddress
 from modelyard_local.objects import Object, key_of, timestamp, with_transition
+from modelyard_local.secrets import Secrets, environment_of
 from modelyard_local.store import Store
 from modelyard_local.volumes import Claims, PodVolumes, VolumeMissing, rewrite
 
@@ -31,6 +32,7 @@ class Machine:
     pods: Path
     """Holds a folder per pod. Short, since Envoy's socket in it may have 107 bytes of path."""
     claims: Claims
+    secrets: Secrets
     environment: Mapping[str, str]
     """Variables of every container, such as the DNS server's address."""
     mark: Mapping[str, str]
@@ -114,6 +116,7 @@ class PodRunner:
                 self._volumes.prepare()
                 for container in (*self._inits, *self._mains):
                     self._volumes.mounts(container.spec)
+                    environment_of(container.spec, self._machine.secrets, str)
             except (VolumeMissing, NoAddress) as error:
                 self._blocked = error
                 self._publish()
@@ -127,13 +130,20 @@ class PodRunner:
         spec, mounts = container.spec, self._volumes.mounts(container.spec)
         termination_log = self.folder / f"{container.name}.termination"
         address = str(self._address)
-        environment = {entry["name"]: rewrite(entry.get("value", ""), mounts) for entry in spec.get("env", [])}
-        if "/tmp" in mounts:  # noqa: S108 - the container's own; here the machine's is there too
-            environment["TMPDIR"] = str(mounts["/tmp"])  # noqa: S108
         given = {Env.HOST: address, Env.TERMINATION_LOG: str(termination_log), **self._machine.environment}
+        if "/tmp" in mounts:  # noqa: S108 - the container's own; here the machine's is there too
+            given["TMPDIR"] = str(mounts["/tmp"])  # noqa: S108
+
+        def environment() -> dict[str, str]:
+            try:
+                own = environment_of(spec, self._machine.secrets, lambda value: rewrite(value, mounts))
+            except VolumeMissing as error:
+                raise OSError(str(error)) from None
+            return own | {str(name): value for name, value in given.items()}
+
         return Launch(
             command=[rewrite(word, mounts) for word in (*spec.get("command", []), *spec.get("args", []))],
-            environment=environment | {str(name): value for name, value in given.items()},
+            environment=environment,
             folder=self.folder,
             log=self.log_of(container.name),
             termination_log=termination_log,

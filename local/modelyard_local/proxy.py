@@ -88,7 +88,7 @@ class ServiceProxy:
         self._envoy.keep_running(
             Launch(
                 command=["envoy", "-c", str(self._folder / "bootstrap.json"), *flags],
-                environment={},
+                environment=dict,
                 folder=self._folder,
                 log=log,
                 termination_log=self._folder / "termination",

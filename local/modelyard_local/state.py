@@ -30,6 +30,7 @@ class StateFolder:
         self.socket = self.root / "control.sock"
         self.pods = self.root / "pods"
         self.claims = self.root / "claims"
+        self.secrets = self.root / "secrets"
         self.proxy = self.root / "proxy"
         self.log = self.root / "up.log"
         self.operator_log = self.root / "operator.log"
@@ -41,7 +42,7 @@ class StateFolder:
             raise LocalError(f"the state folder's path is longer than {_LONGEST} bytes: give a shorter --state")
         try:
             self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
-            for folder in (self.pods, self.claims, self.proxy):
+            for folder in (self.pods, self.claims, self.secrets, self.proxy):
                 folder.mkdir(exist_ok=True)
         except OSError as error:
             raise LocalError(f"{self.root} cannot be made ({error.strerror}): give another --state") from None

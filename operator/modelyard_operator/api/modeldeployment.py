@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from collections.abc import Iterable
+from typing import Annotated, ClassVar, Literal
 
 from modelyard_runtime.contract import SCHEMES
 from pydantic import Field, PlainValidator, WithJsonSchema
@@ -14,6 +15,7 @@ from modelyard_operator.api.status import Conditions
 
 __all__ = [
     "Cache",
+    "Credentials",
     "Limits",
     "Model",
     "ModelDeploymentSpec",
@@ -30,19 +32,28 @@ def uri_scheme(uri: str) -> str:
     return scheme if separator else ""
 
 
-def _is_complete(uri: str) -> bool:
-    scheme, _, rest = uri.partition("://")
-    if scheme == "file":
-        return rest.startswith("/") and len(rest) > 1
-    holder, _, path = rest.partition("/")
-    return bool(holder and path)
+_FORMS = {
+    "file": r"file:///.+",
+    "pvc": r"pvc://[^/]+/.+",
+    "https": r"https://[^/]+/.+",
+    "s3": r"s3://[^/]+/.+",
+    "gs": r"gs://[^/]+/.+",
+    "az": r"az://[^/]+/.+",
+}
+"""What a complete URI of each scheme looks like, in the regular expressions that RE2 and Python agree on."""
+_SHOWN = "file:///PATH, pvc://CLAIM/PATH, https://HOST/PATH, s3://BUCKET/KEY, gs://BUCKET/KEY or az://CONTAINER/KEY"
+_WITH_CREDENTIALS = tuple(scheme for scheme in SCHEMES if scheme not in ("file", "pvc", "https"))
+
+
+def _any_of(schemes: Iterable[str], value: str = "self") -> str:
+    return " || ".join(f"{value}.startsWith('{scheme}://')" for scheme in schemes)
 
 
 _URI_RULES = (
     Rule(
-        cel="self.startsWith('file://') || self.startsWith('pvc://') || self.startsWith('https://')",
+        cel=_any_of(SCHEMES),
         check=lambda uri: uri_scheme(uri) in SCHEMES,
-        message="must start with file:///, pvc://CLAIM/ or https://HOST/: no other scheme is supported yet",
+        message=f"must start with {', '.join(f'{scheme}://' for scheme in SCHEMES[:-1])} or {SCHEMES[-1]}://",
     ),
     Rule(
         cel="!self.split('/').exists(part, part == '..')",
@@ -50,9 +61,9 @@ _URI_RULES = (
         message="must not contain '..': write the path without it",
     ),
     Rule(
-        cel="self.matches('^file:///.+') || self.matches('^(pvc|https)://[^/]+/.+') || !self.matches('^(file|pvc|https)://')",
-        check=lambda uri: uri_scheme(uri) not in SCHEMES or _is_complete(uri),
-        message="must name a file or folder: file:///PATH, pvc://CLAIM/PATH or https://HOST/PATH",
+        cel=f"self.matches('^({'|'.join(_FORMS.values())})$') || !({_any_of(SCHEMES)})",
+        check=lambda uri: uri_scheme(uri) not in SCHEMES or re.fullmatch(_FORMS[uri_scheme(uri)], uri) is not None,
+        message=f"must name a file or folder: {_SHOWN}",
     ),
 )
 
@@ -84,12 +95,30 @@ Quantity = Annotated[
 Quantities = Annotated[dict[Annotated[str, Field(max_length=63)], Quantity], Field(max_length=16)]
 
 
+class Credentials(Spec):
+    """What the artifact's storage asks for; only the init container gets it."""
+
+    secret_name: Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")] = (
+        Field(
+            description="A Secret in the same namespace, its keys named as the storage's own tools name their "
+            "variables, such as AWS_ACCESS_KEY_ID."
+        )
+    )
+
+
 class Model(Spec):
     """Which artifact is served, and under which name."""
 
-    uri: Uri = Field(
-        description="Where the artifact is: file:///PATH (in the image), pvc://CLAIM/PATH or https://HOST/PATH."
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            cel=f"!has(self.credentials) || {_any_of(_WITH_CREDENTIALS, 'self.uri')}",
+            check=lambda model: model.credentials is None or uri_scheme(model.uri) in _WITH_CREDENTIALS,
+            message=f"only for {', '.join(f'{scheme}://' for scheme in _WITH_CREDENTIALS)}: leave it out",
+            field_path=".credentials",
+        ),
     )
+
+    uri: Uri = Field(description=f"Where the artifact is: {_SHOWN}; file:// is in the image.")
     name: (
         Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$")] | None
     ) = Field(None, description="The served name, in paths and bodies; the name of the ModelDeployment unless given.")
@@ -104,6 +133,9 @@ class Model(Spec):
     )
     digest: Annotated[str, Field(max_length=71, pattern=r"^sha256:[0-9a-f]{64}$")] | None = Field(
         None, description="The digest that the artifact must have; another content is refused."
+    )
+    credentials: Credentials | None = Field(
+        None, description="What the artifact's storage asks for; only the init container gets it."
     )
 
 

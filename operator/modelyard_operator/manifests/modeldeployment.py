@@ -93,6 +93,9 @@ def _fetch_container(spec: ModelDeploymentSpec, settings: Settings) -> Object:
         "securityContext": CONTAINER_SECURITY,
         "terminationMessagePolicy": "FallbackToLogsOnError",
     }
+    if model.credentials is not None:
+        # Here and nowhere else: the model's own code runs in the other container.
+        container["envFrom"] = [{"secretRef": {"name": model.credentials.secret_name}}]
     # Costs the pod nothing (a pod asks for the larger of the two), and quotas refuse containers that name none.
     return container | _resources(spec)
 

@@ -6,13 +6,16 @@ import errno
 import os
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
-from modelyard_runtime.artifacts.copy import Budget, copy_tree
+from modelyard_runtime.artifacts.copy import Budget, Copied, copy_tree
 from modelyard_runtime.artifacts.detect import detect
 from modelyard_runtime.artifacts.digest import check_digest, default_version, digest_of_files, digest_of_hex
 from modelyard_runtime.artifacts.download import download
 from modelyard_runtime.artifacts.layout import ARTIFACT_DIR, REPORT_FILE, write_report
+from modelyard_runtime.artifacts.objects import fetch_objects
+from modelyard_runtime.artifacts.transfer import Transfer
 from modelyard_runtime.artifacts.unpack import is_archive, unpack
 from modelyard_runtime.artifacts.uri import ArtifactURI, parse_uri
 from modelyard_runtime.contract import PVC_MOUNT, FetchReport
@@ -34,14 +37,15 @@ def fetch(
     version: str | None = None,
     claim_root: Path = Path(PVC_MOUNT),
     max_bytes: int = MAX_BYTES,
+    environ: Mapping[str, str] = os.environ,
 ) -> FetchReport:
     """Fetch the artifact at `uri` into `directory`/artifact, write `directory`/artifact.json, and return what it says.
 
     A second call gives the same result: the earlier files are replaced, and at no moment is there an artifact.json
     beside files that it does not describe. `digest` (sha256:<hex>) refuses another content; `format` skips finding
     it; `version` defaults to the digest's first 12 hex digits; `claim_root` is where the claim of a pvc:// uri is
-    mounted; `max_bytes` bounds what is fetched and, again, what is unpacked. Raises a StartupFailure for whatever can
-    go wrong.
+    mounted; `max_bytes` bounds what is fetched and, again, what is unpacked; `environ` holds credentials and endpoints
+    (docs/storage.md). Raises a StartupFailure for whatever can go wrong.
     """
     parsed = parse_uri(uri)
     try:
@@ -50,7 +54,9 @@ def fetch(
             shutil.rmtree(leftover)
         staging = Path(tempfile.mkdtemp(prefix=_STAGING, dir=directory))
         try:
-            single, actual, size = _receive(parsed, staging / _RECEIVED, claim_root, max_bytes)
+            single, actual, size = _receive(
+                parsed, staging / _RECEIVED, claim_root, Transfer(Budget.of(max_bytes), environ)
+            )
             check_digest(actual, digest, uri)
             _unpack(staging, single, max_bytes)
             found = detect(staging / ARTIFACT_DIR, format or "")
@@ -68,18 +74,26 @@ def fetch(
     return report
 
 
-def _receive(uri: ArtifactURI, target: Path, claim_root: Path, max_bytes: int) -> tuple[str | None, str, int]:
+def _receive(uri: ArtifactURI, target: Path, claim_root: Path, transfer: Transfer) -> tuple[str | None, str, int]:
     """Copy or download into the new folder `target`; return the name of a single file, the digest and the bytes."""
     target.mkdir()
-    if uri.scheme == "https":
-        sha256, size = download(uri, target / uri.name, max_bytes)
-        return uri.name, digest_of_hex(sha256), size
-    source = Path(uri.path) if uri.scheme == "file" else claim_root / uri.path
-    copied = copy_tree(source, claim_root if uri.scheme == "pvc" else None, target, Budget.of(max_bytes))
+    copied = _copy(uri, target, claim_root, transfer)
     if copied.single:
         name, sha256 = next(iter(copied.files.items()))
         return name, digest_of_hex(sha256), copied.bytes
     return None, digest_of_files(copied.files), copied.bytes
+
+
+def _copy(uri: ArtifactURI, target: Path, claim_root: Path, transfer: Transfer) -> Copied:
+    match uri.scheme:
+        case "file":
+            return copy_tree(Path(uri.path), None, target, transfer.budget)
+        case "pvc":
+            return copy_tree(claim_root / uri.path, claim_root, target, transfer.budget)
+        case "https":
+            return download(uri, target, transfer)
+        case _:
+            return fetch_objects(uri, target, transfer)
 
 
 def _unpack(staging: Path, single: str | None, max_bytes: int) -> None:

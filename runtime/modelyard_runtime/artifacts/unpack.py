@@ -8,17 +8,17 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import IO
 
 from modelyard_runtime.artifacts.copy import Budget, stream_to_file
+from modelyard_runtime.artifacts.paths import safe_path
 from modelyard_runtime.errors import LoadFailed, UnsafeArtifact
 
 __all__ = ["is_archive", "unpack"]
 
 _SUFFIXES = (".tar.gz", ".tgz", ".zip")
 _CHUNK = 1024 * 1024
-_MAX_ENTRIES = 100_000
 
 
 def is_archive(name: str) -> bool:
@@ -53,7 +53,7 @@ def unpack(archive: Path, target: Path, budget: Budget) -> None:
 def _unpack_tar(archive: Path, target: Path, budget: Budget) -> None:
     with gzip.open(archive) as plain, tarfile.open(fileobj=plain, mode="r|") as tar:
         for count, member in enumerate(tar):
-            path = _safe_path(archive, member.name, count)
+            path = safe_path(archive.name, member.name, count)
             if member.isdir():
                 (target / path).mkdir(parents=True, exist_ok=True)
             elif member.isreg():
@@ -72,7 +72,7 @@ def _unpack_tar(archive: Path, target: Path, budget: Budget) -> None:
 def _unpack_zip(archive: Path, target: Path, budget: Budget) -> None:
     with zipfile.ZipFile(archive) as bundle:
         for count, info in enumerate(bundle.infolist()):
-            path = _safe_path(archive, info.filename, count)
+            path = safe_path(archive.name, info.filename, count)
             kind = stat.S_IFMT(info.external_attr >> 16)
             if info.is_dir():
                 (target / path).mkdir(parents=True, exist_ok=True)
@@ -83,17 +83,6 @@ def _unpack_zip(archive: Path, target: Path, budget: Budget) -> None:
                 raise UnsafeArtifact(
                     f"{archive.name} holds {info.filename!r}, a link or special file; pack plain files only"
                 )
-
-
-def _safe_path(archive: Path, name: str, count: int) -> PurePosixPath:
-    if count >= _MAX_ENTRIES:
-        raise LoadFailed(f"{archive.name} holds more than {_MAX_ENTRIES} files; pack fewer")
-    path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts or "\0" in name or "\\" in name or len(name) > 1024:
-        raise UnsafeArtifact(
-            f"{archive.name} holds the path {name[:200]!r}, which leaves the folder; pack relative paths"
-        )
-    return path
 
 
 def _write(file: IO[bytes], path: Path, budget: Budget) -> None:

@@ -20,6 +20,7 @@ from modelyard_local.kubelet import Kubelet
 from modelyard_local.objects import Key, is_ready
 from modelyard_local.pod import Machine
 from modelyard_local.proxy import ServicePorts, ServiceProxy
+from modelyard_local.secrets import Secrets
 from modelyard_local.state import StateFolder
 from modelyard_local.store import Store
 from modelyard_local.volumes import Claims
@@ -167,6 +168,7 @@ async def rig(folder: Path, *, proxy: bool = False, timing: Timing | None = None
             addresses=PodAddresses(block),
             pods=state.pods,
             claims=Claims(state.claims, {}),
+            secrets=Secrets(state.secrets),
             environment={"MODELYARD_DNS": "127.0.0.1:1"},
             mark=mark,
             now=now,

@@ -14,7 +14,9 @@ from typing import Any
 import pytest
 import trustme
 from modelyard_runtime.artifacts import fetch
+from modelyard_runtime.artifacts.copy import Budget
 from modelyard_runtime.artifacts.download import download
+from modelyard_runtime.artifacts.transfer import Transfer
 from modelyard_runtime.artifacts.uri import parse_uri
 from modelyard_runtime.errors import AccessDenied, ArtifactNotFound, LoadFailed, StartupFailure
 from unit.runtime.support import SUM
@@ -30,9 +32,12 @@ class Site:
     url: str = ""
     answers: list[tuple[int, dict[str, str], bytes]] = field(default_factory=list)
     pauses: list[float] = field(default_factory=list)
+    asked: list[dict[str, str]] = field(default_factory=list)
+    """The headers of each request."""
 
-    def download(self, target: Path, path: str = "/model.json", limit: int = 10**6) -> tuple[str, int]:
-        return download(parse_uri(self.url + path), target, limit, sleep=self.pauses.append)
+    def download(self, folder: Path, path: str = "/model.json", limit: int = 10**6) -> int:
+        transfer = Transfer(Budget.of(limit), sleep=self.pauses.append)
+        return download(parse_uri(self.url + path), folder, transfer).bytes
 
 
 @pytest.fixture
@@ -41,6 +46,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
+            found.asked.append(dict(self.headers.items()))
             status, headers, body = found.answers.pop(0) if len(found.answers) > 1 else found.answers[0]
             self.send_response(status)
             for name, value in {"Content-Length": str(len(body)), **headers}.items():
@@ -103,16 +109,71 @@ def test_an_archive_is_unpacked(site: Site, tmp_path: Path) -> None:
 def test_a_passing_trouble_is_retried(first: tuple[int, dict[str, str], bytes], site: Site, tmp_path: Path) -> None:
     site.answers = [first, first, (200, {}, MODEL)]
 
-    _, size = site.download(tmp_path / "model.json")
+    size = site.download(tmp_path)
 
     assert size == len(MODEL)
     assert site.pauses == [0.5, 1.0]
 
 
+HALF = len(MODEL) // 2
+
+
+@pytest.mark.parametrize(
+    ("validator", "asked"),
+    [
+        ({"ETag": '"v1"'}, {"Range": f"bytes={HALF}-", "If-Range": '"v1"'}),
+        (
+            {"Last-Modified": "Mon, 02 Nov 2026 10:00:00 GMT"},
+            {"Range": f"bytes={HALF}-", "If-Range": "Mon, 02 Nov 2026 10:00:00 GMT"},
+        ),
+        ({"ETag": 'W/"v1"'}, {}),
+        ({}, {}),
+    ],
+)
+@pytest.mark.parametrize("takes_ranges", [True, False])
+def test_a_download_goes_on_where_it_broke_as_long_as_the_file_is_the_same(
+    takes_ranges: bool, validator: dict[str, str], asked: dict[str, str], site: Site, tmp_path: Path
+) -> None:
+    rest = (206, {"Content-Range": f"bytes {HALF}-{len(MODEL) - 1}/{len(MODEL)}", **validator}, MODEL[HALF:])
+    broken = (200, {"Content-Length": str(len(MODEL)), **validator}, MODEL[:HALF])
+    site.answers = [broken, rest if takes_ranges and asked else (200, validator, MODEL)]
+
+    size = site.download(tmp_path)
+
+    assert size == len(MODEL)
+    assert (tmp_path / "model.json").read_bytes() == MODEL
+    assert {name: value for name, value in site.asked[1].items() if name in ("Range", "If-Range")} == asked
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        (206, {"Content-Range": f"bytes 3-{len(MODEL) - 1}/{len(MODEL)}"}, MODEL[3:]),
+        (416, {}, b""),
+    ],
+)
+def test_another_part_than_asked_for_begins_anew(odd: Any, site: Site, tmp_path: Path) -> None:
+    etag = {"ETag": '"v1"'}
+    site.answers = [(200, {"Content-Length": "1000", **etag}, MODEL[:HALF]), odd, (200, etag, MODEL)]
+
+    site.download(tmp_path)
+
+    assert (tmp_path / "model.json").read_bytes() == MODEL
+
+
+def test_a_signature_in_the_query_is_not_shown(site: Site, tmp_path: Path) -> None:
+    site.answers = [(403, {}, b"")]
+
+    with pytest.raises(AccessDenied) as caught:
+        site.download(tmp_path, "/model.json?X-Amz-Signature=secret")
+
+    assert "secret" not in caught.value.message
+
+
 def test_redirects_to_https_are_followed(site: Site, tmp_path: Path) -> None:
     site.answers = [(302, {"Location": f"{site.url}/other"}, b""), (200, {}, MODEL)]
 
-    _, size = site.download(tmp_path / "model.json")
+    size = site.download(tmp_path)
 
     assert size == len(MODEL)
 
@@ -135,7 +196,7 @@ def test_a_lasting_trouble_ends_with_a_reason(
     site.answers = [answer]
 
     with pytest.raises(error) as caught:
-        site.download(tmp_path / "model.json", limit=1000)
+        site.download(tmp_path, limit=1000)
 
     assert advice in caught.value.message
     assert len(site.pauses) == attempts - 1
@@ -147,7 +208,7 @@ def test_an_unknown_authority_is_refused(site: Site, tmp_path: Path, monkeypatch
     site.answers = [(200, {}, MODEL)]
 
     with pytest.raises(AccessDenied) as caught:
-        site.download(tmp_path / "model.json")
+        site.download(tmp_path)
 
     assert "SSL_CERT_FILE" in caught.value.message
 
@@ -157,7 +218,7 @@ def test_a_server_that_is_not_there_is_retried_and_named(tmp_path: Path, monkeyp
     pauses: list[float] = []
 
     with pytest.raises(LoadFailed) as caught:
-        download(parse_uri("https://localhost:1/m.json"), tmp_path / "m.json", 10, sleep=pauses.append)
+        download(parse_uri("https://localhost:1/m.json"), tmp_path, Transfer(Budget.of(10), sleep=pauses.append))
 
     assert "no connection" in caught.value.message
     assert pauses == [0.5, 1.0, 2.0, 4.0]

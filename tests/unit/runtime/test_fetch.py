@@ -120,7 +120,15 @@ def test_a_folder_in_a_folder_is_found(source: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("uri", "error", "advice"),
     [
-        ("s3://bucket/model", LoadFailed, "is not supported; give file://"),
+        ("ftp://bucket/model", LoadFailed, "is not supported; give file://"),
+        ("s3://bucket", LoadFailed, "needs a key"),
+        ("s3:///key", LoadFailed, "lacks a bucket"),
+        ("gs://bucket/a/../b", LoadFailed, "'..'"),
+        ("gs://bucket/a//b", LoadFailed, "an empty part"),
+        ("az://container/a%09b", LoadFailed, "control character"),
+        ("s3://key:secret@bucket/model", LoadFailed, "user or password"),
+        ("s3://bucket:80/model", LoadFailed, "no proper bucket"),
+        ("s3://bucket/model?versionId=3", LoadFailed, "? or #"),
         ("http://host/model.json", LoadFailed, "is not supported"),
         ("model.json", LoadFailed, "is not supported"),
         ("", LoadFailed, "is not supported"),
