@@ -20,7 +20,7 @@ from modelyard_runtime.errors import BadRequest, RequestError, WrongInput
 from modelyard_runtime.formats.base import Array, Model, Rows
 from modelyard_runtime.observe.metrics import UNRESOLVED, Metrics
 from modelyard_runtime.protocols.inputs import parse_object, rows_of_features, rows_of_instances
-from modelyard_runtime.serving.cache import AnswerCache
+from modelyard_runtime.serving.answers import Answers
 from modelyard_runtime.serving.compute import Compute
 from modelyard_runtime.serving.limits import ClientGone, Receive, Scope, Send, client_timeout, discard_body, read_body
 from modelyard_runtime.serving.registry import Registry, ServedModel
@@ -56,7 +56,7 @@ class PredictApp:
         *,
         registry: Registry,
         compute: Compute,
-        cache: AnswerCache,
+        answers: Answers,
         metrics: Metrics,
         max_body_bytes: int,
         timeout: float,
@@ -65,7 +65,7 @@ class PredictApp:
         """`timeout` in seconds for a whole request; while `draining()`, connections are closed after their answer."""
         self._registry = registry
         self._compute = compute
-        self._cache = cache
+        self._answers = answers
         self._metrics = metrics
         self._max_body_bytes = max_body_bytes
         self._timeout = timeout
@@ -110,16 +110,16 @@ class PredictApp:
             raise BadRequest(f"the body lacks {shape.field}; it has {got}")
         rows = shape.to_rows(served.model, request[shape.field])
         cached = False
+
+        async def compute() -> bytes:
+            return _encode(await self._compute.predict(served.model, rows, deadline=deadline), shape)
+
         if _use_cache(request):
-            key = (served.name, served.version, shape.single, rows.shape, rows.tobytes())
-            answer = self._cache.get(key)
-            cached = answer is not None
+            inputs = (shape.single, rows.shape, _exact(rows))
+            answer, cached = await self._answers.get(served, inputs, rows.nbytes, compute, deadline=deadline)
             self._metrics.cache(served.name, hit=cached)
-            if answer is None:
-                answer = _encode(await self._compute.predict(served.model, rows, deadline=deadline), shape)
-                self._cache.put(key, answer, rows.nbytes)
         else:
-            answer = _encode(await self._compute.predict(served.model, rows, deadline=deadline), shape)
+            answer = await compute()
         return orjson.dumps(
             {
                 shape.answer: orjson.Fragment(answer),
@@ -170,6 +170,11 @@ def _use_cache(request: dict[str, Any]) -> bool:
     if type(use) is not bool:
         raise WrongInput("use_cache needs to be true or false")
     return use
+
+
+def _exact(rows: Rows) -> bytes | tuple[Any, ...]:
+    """Return what is equal for equal rows alone; an array of objects holds addresses, and so its values are taken."""
+    return tuple(rows.ravel().tolist()) if rows.dtype.hasobject else rows.tobytes()
 
 
 def _encode(predictions: Array, shape: Shape) -> bytes:

@@ -19,6 +19,7 @@ from modelyard_runtime.protocols.metrics import metrics_routes
 from modelyard_runtime.protocols.models import ErrorBody, model_routes
 from modelyard_runtime.protocols.openapi import PREDICT_PATHS, PREDICT_SCHEMAS
 from modelyard_runtime.protocols.predict import ROUTES, PredictApp
+from modelyard_runtime.serving.answers import Answers
 from modelyard_runtime.serving.cache import AnswerCache
 from modelyard_runtime.serving.compute import Compute
 from modelyard_runtime.serving.drain import Drain
@@ -56,14 +57,21 @@ class RuntimeApp:
         self._predict = PredictApp(
             registry=self.registry,
             compute=self.compute,
-            cache=AnswerCache(ttl=settings.cache_ttl, max_bytes=settings.cache_max_bytes, clock=clock),
+            answers=Answers(
+                AnswerCache(ttl=settings.cache_ttl, max_bytes=settings.cache_max_bytes, clock=clock), self.registry
+            ),
             metrics=self.metrics,
             max_body_bytes=settings.max_body_bytes,
             timeout=settings.timeout,
             draining=lambda: drain.active,
         )
-        self.metrics.watch(in_flight=lambda: self._predict.in_flight, queue_rows=lambda: self.compute.queue_rows)
+        self.metrics.watch(in_flight=lambda: self.in_flight, queue_rows=lambda: self.compute.queue_rows)
         self._fastapi = _fastapi(self.registry, self.metrics, drain)
+
+    @property
+    def in_flight(self) -> int:
+        """Inference requests that are being answered."""
+        return self._predict.in_flight
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one connection of ASGI."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
+from typing import Any
 
 __all__ = ["AnswerCache"]
 
@@ -52,6 +53,11 @@ class AnswerCache:
         self.bytes += size
         while self.bytes > self._max_bytes:
             self._remove(next(iter(self._entries)))
+
+    def forget(self, matches: Callable[[Any], bool]) -> None:
+        """Drop the answers of which `matches(key)` is true."""
+        for key in [key for key in self._entries if matches(key)]:
+            self._remove(key)
 
     def _remove(self, key: Hashable) -> None:
         self.bytes -= self._entries.pop(key)[1]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -10,6 +10,10 @@ from modelyard_runtime.errors import BadRequest, NotReady, UnknownModel
 from modelyard_runtime.formats.base import Model
 
 __all__ = ["ModelState", "Registry", "ServedModel"]
+
+
+_INACTIVE_VERSIONS = 2
+"""How many versions of a model stay loaded beside the active one: what can be gone back to, and the memory it takes."""
 
 
 class ModelState(StrEnum):
@@ -33,11 +37,17 @@ class ServedModel:
 
 
 class Registry:
-    """Models by name. Only the event loop's thread changes it, between requests: none sees half of a change."""
+    """Models by name, each with its versions, of which one is active.
+
+    Only the event loop's thread changes it, between requests: none sees half of a change, and one that has begun
+    keeps the version that it began with.
+    """
 
     def __init__(self) -> None:
         self._served: dict[str, ServedModel] = {}
         self._states: dict[str, ModelState] = {}
+        self._versions: dict[str, dict[str, ServedModel]] = {}
+        self._listeners: list[Callable[[str], None]] = []
 
     @property
     def states(self) -> Mapping[str, ModelState]:
@@ -49,19 +59,72 @@ class Registry:
         """Whether there are models and all of them answer."""
         return bool(self._states) and len(self._served) == len(self._states)
 
+    def on_change(self, listener: Callable[[str], None]) -> None:
+        """Call `listener` with the name of each model whose active version changes, right after it has."""
+        self._listeners.append(listener)
+
     def expect(self, name: str) -> None:
-        """Note that a model of this name is being loaded."""
-        self._states[name] = ModelState.LOADING
+        """Note that a model of this name is being loaded; one that answers goes on answering meanwhile."""
+        if name not in self._served:
+            self._states[name] = ModelState.LOADING
+
+    def add(self, served: ServedModel) -> None:
+        """Keep a version that is loaded beside the active one; of inactive ones, the newest few stay."""
+        versions = self._versions.setdefault(served.name, {})
+        versions.pop(served.version, None)
+        versions[served.version] = served
+        active = self._served.get(served.name)
+        inactive = [version for version in versions if active is None or version != active.version]
+        for version in inactive[:-_INACTIVE_VERSIONS]:
+            del versions[version]
 
     def activate(self, served: ServedModel) -> None:
-        """Serve this model from the next request on."""
+        """Serve this model from the next request on; the version that was active stays loaded."""
         self._served[served.name] = served
         self._states[served.name] = ModelState.READY
+        self.add(served)
+        self._tell(served.name)
+
+    def switch(self, name: str, version: str) -> ServedModel:
+        """Activate a version that is loaded, and return it. Raises UnknownModel."""
+        served = self._versions.get(name, {}).get(version)
+        if served is None:
+            known = ", ".join(sorted(self._versions.get(name, ()))[:10]) or "none"
+            raise UnknownModel(
+                f"no version {_shorten(version)} of the model {_shorten(name)} is loaded; loaded are: {known}"
+            )
+        self.activate(served)
+        return served
+
+    def remove(self, name: str) -> None:
+        """Serve this model no more; requests that have begun are finished. Raises UnknownModel."""
+        if self._states.pop(name, None) is None:
+            raise UnknownModel(f"no model {_shorten(name)} is served here; this server has {_listing(self._states)}")
+        self._served.pop(name, None)
+        self._versions.pop(name, None)
+        self._tell(name)
 
     def fail(self, name: str) -> None:
         """Note that loading failed; a version that was served before goes on being served."""
         if name not in self._served:
             self._states[name] = ModelState.FAILED
+
+    def forget(self, name: str) -> None:
+        """Take back that a model of this name is expected, where it was never served."""
+        if name not in self._served:
+            self._states.pop(name, None)
+
+    def is_active(self, served: ServedModel) -> bool:
+        """Whether requests are answered by this very model now."""
+        return self._served.get(served.name) is served
+
+    def versions(self, name: str) -> list[str]:
+        """Return the versions of a model that are loaded, oldest first."""
+        return list(self._versions.get(name, ()))
+
+    def _tell(self, name: str) -> None:
+        for listener in self._listeners:
+            listener(name)
 
     def served(self) -> list[ServedModel]:
         """Return the models that answer."""
