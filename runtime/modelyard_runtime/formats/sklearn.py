@@ -33,6 +33,7 @@ __all__ = ["SklearnModel", "load"]
 _TRUSTED_PACKAGES = ("sklearn.", "numpy.random.", "scipy.interpolate.", "scipy.sparse.", "scipy.stats.")
 _TRUSTED_NAMES = frozenset(
     {
+        "functools.partial",
         "numpy.dtype",
         "sklearn.feature_selection._mutual_info.mutual_info_classif",
         "sklearn.feature_selection._mutual_info.mutual_info_regression",
@@ -40,9 +41,11 @@ _TRUSTED_NAMES = frozenset(
         "sklearn.feature_selection._univariate_selection.f_classif",
         "sklearn.feature_selection._univariate_selection.f_regression",
         "sklearn.feature_selection._univariate_selection.r_regression",
+        "sklearn.utils.validation.check_array",
     }
 )
-"""Single names that fitted imputers and selectors hold: they compute, and touch nothing else."""
+"""Single names that fitted imputers, selectors and trees hold: they compute, and touch nothing else. What a partial
+calls is listed by skops itself, so that it passes only if its function does."""
 _NEVER = frozenset({"_testing", "testing", "tests", "conftest", "datasets", "externals", "setup"})
 """Parts of module names below which nothing is trusted: they hold helpers that touch files."""
 

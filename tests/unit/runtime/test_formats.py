@@ -6,6 +6,7 @@ import json
 import zipfile
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -191,6 +192,13 @@ def test_a_type_that_is_not_scikit_learns_is_unsafe(tmp_path: Path) -> None:
         load_sklearn(tmp_path, fitted)
 
     assert "json.decoder" in caught.value.message or "json.loads" in caught.value.message
+
+
+def test_a_partial_of_a_strange_function_is_unsafe(tmp_path: Path) -> None:
+    fitted = make_pipeline(FunctionTransformer(partial(json.dumps, indent=1)), LinearRegression())
+
+    with pytest.raises(UnsafeArtifact, match="json"):
+        load_sklearn(tmp_path, fitted)
 
 
 @pytest.mark.parametrize(

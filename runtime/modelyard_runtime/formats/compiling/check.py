@@ -11,9 +11,13 @@ from modelyard_runtime.formats.compiling.columns import compile_steps, pipeline_
 from modelyard_runtime.formats.compiling.linear import compile_linear
 from modelyard_runtime.formats.compiling.program import NotCompilable, Program, Step, UseOriginal
 from modelyard_runtime.formats.compiling.samples import made_rows
+from modelyard_runtime.formats.compiling.trees import compile_trees
 
 __all__ = ["compile_checked"]
 
+_ANY_NUMBER = 2**31
+_TREE_VALUES = 1 << 14
+"""Rows times trees up to which numpy is faster than the original's loop."""
 _ALONE = 8
 """How many of the sample rows are also predicted one by one, as most requests come."""
 
@@ -47,16 +51,21 @@ def _compile(estimator: Any, features: int) -> Program:
         raise NotCompilable("it has no steps")
     model = steps[-1]
     transform = compile_steps(steps[:-1])
-    linear = compile_linear(model)
-    if linear is None:
+    linear, trees = compile_linear(model), compile_trees(model)
+    if linear is not None:
+        predict, predict_proba = linear
+        max_rows = _ANY_NUMBER
+    elif trees is not None:
+        predict, predict_proba, count = trees
+        max_rows = max(1, _TREE_VALUES // count)
+    else:
         raise NotCompilable(f"{type(model).__name__} has no compiled form")
-    predict, predict_proba = linear
     return Program(
         features=features,
         predict=_after(transform, predict) if len(steps) > 1 else predict,
         predict_proba=_after(transform, predict_proba) if predict_proba and len(steps) > 1 else predict_proba,
-        inline=True,
-        max_rows=2**31,
+        inline=linear is not None,
+        max_rows=max_rows,
     )
 
 

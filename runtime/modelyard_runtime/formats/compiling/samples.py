@@ -12,6 +12,8 @@ from modelyard_runtime.formats.compiling.columns import pipeline_steps, position
 __all__ = ["made_rows"]
 
 _ROWS = 96
+_TREES = 20
+_SPLITS = 50
 _SPREAD = (-2.0, -1.0, -0.25, 0.0, 0.25, 1.0, 2.0)
 
 
@@ -65,9 +67,30 @@ def _values(step: Any, count: int) -> list[list[Any]] | None:
         return [[a + (b - a) * part for part in (0.0, 0.3, 0.5, 0.7, 1.0)] for a, b in zip(low, high, strict=True)]
     if hasattr(step, "max_abs_"):
         return [[value * part for part in _SPREAD] for value in np.asarray(step.max_abs_)]
+    if (splits := _splits(step)) is not None:
+        return [[value + part for value in found for part in (-1e-3, 0.0, 1e-3)] for found in splits]
     center = getattr(step, "mean_", getattr(step, "center_", None))
     if isinstance(center, np.ndarray) and center.shape == (count,):
         scale = getattr(step, "scale_", None)
         scale = scale if isinstance(scale, np.ndarray) and scale.shape == (count,) else np.ones(count)
         return [[a + b * part for part in _SPREAD] for a, b in zip(center, scale, strict=True)]
     return None
+
+
+def _splits(model: Any) -> list[list[float]] | None:
+    """Return the thresholds of each feature in a few of the model's trees; None for a model without trees."""
+    if not hasattr(model, "n_features_in_"):
+        return None
+    found: list[list[float]] = [[] for _ in range(int(model.n_features_in_))]
+    for estimator in np.ravel(getattr(model, "estimators_", [model]))[:_TREES]:
+        tree = getattr(estimator, "tree_", None)
+        if tree is None:
+            break
+        for feature, threshold in zip(tree.feature, tree.threshold, strict=True):
+            if feature >= 0 and len(found[feature]) < _SPLITS:
+                found[feature].append(float(threshold))
+    for stage in getattr(model, "_predictors", [])[:_TREES]:
+        for node in stage[0].nodes:
+            if not node["is_leaf"] and len(found[node["feature_idx"]]) < _SPLITS:
+                found[node["feature_idx"]].append(float(node["num_threshold"]))
+    return found if any(found) else None
