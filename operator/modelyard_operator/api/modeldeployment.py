@@ -14,6 +14,7 @@ from modelyard_operator.api.schema import DurationString, Rule, Spec, between
 from modelyard_operator.api.status import Conditions
 
 __all__ = [
+    "Batching",
     "Cache",
     "Credentials",
     "Limits",
@@ -22,6 +23,7 @@ __all__ = [
     "ModelDeploymentStatus",
     "Resources",
     "Serving",
+    "Warmup",
     "uri_scheme",
 ]
 
@@ -148,11 +150,31 @@ class Cache(Spec):
     )
 
 
+class Batching(Spec):
+    """Requests that wait for a busy model are computed together."""
+
+    max_rows: int = Field(
+        64, ge=1, le=65536, description="The most rows that are computed together; 1: each request alone."
+    )
+    max_delay: Annotated[DurationString, between("0ms", "10s")] = Field(
+        "0ms", description="How long a request waits for others where the model is idle; 0: not at all."
+    )
+
+
+class Warmup(Spec):
+    """What a model does before it is ready."""
+
+    requests: int = Field(1, ge=0, le=1000, description="Predictions that a model makes before its pod is ready.")
+
+
 class Limits(Spec):
     """What a single request may ask for."""
 
     max_body_bytes: int = Field(
         33_554_432, ge=1024, le=1_073_741_824, description="A larger body is answered with 413."
+    )
+    max_queue: int = Field(
+        256, ge=1, le=65536, description="Requests that may wait for a busy model; the next one is answered with 429."
     )
     timeout: Annotated[DurationString, between("10ms", "1h")] = Field(
         "30s", description="A request that takes longer is answered with 504."
@@ -165,7 +187,16 @@ class Serving(Spec):
     cache: Cache = Field(
         default_factory=Cache, description="The prediction cache, used only by requests that ask for it (`use_cache`)."
     )
+    batching: Batching = Field(
+        default_factory=Batching, description="Requests that wait for a busy model are computed together."
+    )
     limits: Limits = Field(default_factory=Limits, description="What a single request may ask for.")
+    warmup: Warmup = Field(default_factory=Warmup, description="What a model does before it is ready.")
+    max_connection_age: Annotated[DurationString, between("0s", "24h")] = Field(
+        "5m",
+        description="How old a connection grows before it is closed, with an answer, so that clients spread over new "
+        "pods; 0s: any age.",
+    )
     drain_delay: Annotated[DurationString, between("0s", "10m")] = Field(
         "5s",
         description="How long a pod goes on accepting requests after it was told to stop. "

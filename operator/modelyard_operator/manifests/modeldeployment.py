@@ -109,6 +109,11 @@ def _runtime_container(name: str, spec: ModelDeploymentSpec, settings: Settings)
         Env.CACHE_MAX_BYTES: str(serving.cache.max_bytes),
         Env.MAX_BODY_BYTES: str(serving.limits.max_body_bytes),
         Env.TIMEOUT: _number(parse_duration(serving.limits.timeout)),
+        Env.MAX_QUEUE: str(serving.limits.max_queue),
+        Env.BATCH_MAX_ROWS: str(serving.batching.max_rows),
+        Env.BATCH_MAX_DELAY: _number(parse_duration(serving.batching.max_delay)),
+        Env.MAX_CONNECTION_AGE: _number(parse_duration(serving.max_connection_age)),
+        Env.WARMUP_REQUESTS: str(serving.warmup.requests),
         Env.DRAIN_DELAY: _number(parse_duration(serving.drain_delay)),
     }
     container: Object = {

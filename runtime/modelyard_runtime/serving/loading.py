@@ -34,7 +34,7 @@ def load_served(settings: Settings, clock: Callable[[], float] = time.perf_count
         check_digest(report.digest, settings.model_digest, report.uri)
         _check_there(root)
         model = load_model(detect(root, settings.model_format or report.format))
-        warm_up(model)
+        warm_up(model, settings.warmup_requests)
     except MemoryError as exc:
         if isinstance(exc, StartupFailure):
             raise
@@ -54,17 +54,20 @@ def load_served(settings: Settings, clock: Callable[[], float] = time.perf_count
     return served, clock() - start
 
 
-def warm_up(model: Model) -> None:
-    """Predict a row as a request would: the first client meets a model that works and is warm. Raises WarmupFailed.
+def warm_up(model: Model, requests: int = 1) -> None:
+    """Predict a row as `requests` requests would: the first client meets a model that works and is warm.
+
+    Raises WarmupFailed.
 
     A model may refuse made-up values (an unknown category) and be right; one that fails on all of them is not put up.
     """
-    if model.features is None:
+    if model.features is None or requests == 0:
         return
     errors: list[RequestError] = []
     for rows in model.sample_rows():
         try:
-            predict_checked(model, rows)
+            for _ in range(requests):
+                predict_checked(model, rows)
         except RequestError as exc:
             errors.append(exc)
         else:
