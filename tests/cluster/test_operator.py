@@ -86,6 +86,20 @@ def test_another_objects_name_is_never_touched(ns: Namespace) -> None:
     assert ns.get("deployment", "churn") is None
 
 
+def test_kubectl_scale_changes_the_number_of_pods(ns: Namespace) -> None:
+    ns.apply(model_deployment())
+    eventually(lambda: ns.get("deployment", "churn"), bool, "the Deployment")
+
+    ns.kubectl("scale", "mdep", "churn", "--replicas=3")
+
+    eventually(lambda: ns.pods("churn"), lambda pods: len(pods) == 3, "three pods")
+    eventually(
+        lambda: ns.kubectl("get", "mdep", "churn", "-o=jsonpath={.status.replicas} {.status.selector}").split(),
+        lambda seen: seen == ["3", "modelyard.dev/component=runtime,modelyard.dev/name=churn"],
+        "the status that the scale subresource shows",
+    )
+
+
 def test_repeated_reconciles_change_nothing(ns: Namespace, operator: OperatorProcess) -> None:
     ns.apply(model_deployment(replicas=1))
     serve(ns, "churn")

@@ -27,6 +27,7 @@ __all__ = ["reconcile_abtest"]
 
 _SOON = 0.2
 _WAIT = 5.0
+_PATIENCE = 30.0
 
 
 class Blocked(Exception):
@@ -123,8 +124,16 @@ async def _reconcile(cluster: Cluster, settings: Settings, owner: Object, now: d
         "conditions": conditions_from(owner, [router, applied, ready], now),
     }
     await write_status(cluster, owner, status)
-    # Envoy's acknowledgement is no event of the cluster: it has to be asked for.
-    return None if applied.ok else _SOON if router.ok else _WAIT
+    return None if applied.ok else _ask_again(status["conditions"][1], now)
+
+
+def _ask_again(applied: Object, now: datetime) -> float:
+    """Return when to ask the routers again: Envoy's acknowledgement is no event of the cluster.
+
+    Often while it is about to come, and less often when something holds it up.
+    """
+    since = datetime.strptime(applied["lastTransitionTime"], "%Y-%m-%dT%H:%M:%S%z")
+    return _SOON if (now - since).total_seconds() < _PATIENCE else _WAIT
 
 
 async def _observe_models(cluster: Cluster, namespace: str, spec: ABTestSpec) -> Models:
