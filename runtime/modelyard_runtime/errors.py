@@ -12,6 +12,7 @@ StartupFailure                  ends the process; `reason` goes to the terminati
 └── SettingsError               (ValueError)
 RequestError                    answers one request with `status` and `{"error": str}`
 ├── BadRequest 400              (ValueError)
+├── Forbidden 403               (PermissionError)
 ├── UnknownModel 404            (LookupError)
 ├── BodyTimeout 408             (TimeoutError)
 ├── BodyTooLarge 413            (ValueError)
@@ -19,6 +20,7 @@ RequestError                    answers one request with `status` and `{"error":
 ├── WrongInput 422              (ValueError)
 ├── QueueFull 429               (RuntimeError)
 ├── ModelFailed 500             (RuntimeError)
+├── Unsupported 501             (NotImplementedError)
 ├── NotReady 503                (RuntimeError)
 └── DeadlineExceeded 504        (TimeoutError)
 
@@ -37,6 +39,7 @@ __all__ = [
     "BodyTooLarge",
     "DeadlineExceeded",
     "DigestMismatch",
+    "Forbidden",
     "LoadFailed",
     "ModelFailed",
     "NotReady",
@@ -48,6 +51,7 @@ __all__ = [
     "UnknownFormat",
     "UnknownModel",
     "UnsafeArtifact",
+    "Unsupported",
     "UnsupportedEncoding",
     "WarmupFailed",
     "WrongInput",
@@ -143,6 +147,12 @@ class BadRequest(RequestError, ValueError):
     status = 400
 
 
+class Forbidden(RequestError, PermissionError):
+    """What is served is not decided by requests."""
+
+    status = 403
+
+
 class UnknownModel(RequestError, LookupError):
     """No model of that name is served here."""
 
@@ -187,6 +197,12 @@ class ModelFailed(RequestError, RuntimeError):
     """The model itself raised."""
 
     status = 500
+
+
+class Unsupported(RequestError, NotImplementedError):
+    """A part of a protocol that this server does not have."""
+
+    status = 501
 
 
 class NotReady(RequestError, RuntimeError):

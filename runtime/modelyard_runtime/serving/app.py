@@ -14,11 +14,17 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from modelyard_runtime.observe.metrics import Metrics
+from modelyard_runtime.observe.statistics import Statistics
 from modelyard_runtime.protocols.health import health_routes
+from modelyard_runtime.protocols.hot import Parts
 from modelyard_runtime.protocols.metrics import metrics_routes
 from modelyard_runtime.protocols.models import ErrorBody, model_routes
 from modelyard_runtime.protocols.openapi import PREDICT_PATHS, PREDICT_SCHEMAS
+from modelyard_runtime.protocols.openapi_inference import INFER_PATHS, INFER_SCHEMAS
 from modelyard_runtime.protocols.predict import ROUTES, PredictApp
+from modelyard_runtime.protocols.v1 import V1App, find_v1, v1_routes
+from modelyard_runtime.protocols.v2.infer import InferApp, find_infer
+from modelyard_runtime.protocols.v2.routes import v2_routes
 from modelyard_runtime.serving.answers import Answers
 from modelyard_runtime.serving.cache import AnswerCache
 from modelyard_runtime.serving.compute import Compute
@@ -65,20 +71,41 @@ class RuntimeApp:
             timeout=settings.timeout,
             draining=lambda: drain.active,
         )
-        self.metrics.watch(in_flight=lambda: self.in_flight, queue_rows=lambda: self.compute.queue_rows)
-        self._fastapi = _fastapi(self.registry, self.metrics, drain)
+        self.parts = Parts(
+            registry=self.registry,
+            compute=self.compute,
+            metrics=self.metrics,
+            statistics=Statistics(),
+            max_body_bytes=settings.max_body_bytes,
+            timeout=settings.timeout,
+            draining=lambda: drain.active,
+        )
+        self._infer = InferApp(self.parts)
+        self._v1 = V1App(self.parts)
+        self.metrics.watch(
+            in_flight=lambda: self.in_flight,
+            queue_rows=lambda: self.compute.queue_rows,
+        )
+        self._fastapi = _fastapi(self.parts, drain)
 
     @property
     def in_flight(self) -> int:
         """Inference requests that are being answered."""
-        return self._predict.in_flight
+        return self._predict.in_flight + self.parts.in_flight
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one connection of ASGI."""
         if scope["type"] == "http":
-            shape = ROUTES.get(scope["path"])
+            path = scope["path"]
+            shape = ROUTES.get(path)
             if shape is not None:
                 await self._predict(shape, scope, receive, send)
+                return
+            if (named := find_infer(path)) is not None:
+                await self._infer(*named, scope, receive, send)
+                return
+            if (named := find_v1(path)) is not None:
+                await self._v1(*named, scope, receive, send)
                 return
 
         async def send_closing(message: Message) -> None:
@@ -89,7 +116,8 @@ class RuntimeApp:
         await self._fastapi(scope, receive, send_closing)
 
 
-def _fastapi(registry: Registry, metrics: Metrics, drain: Drain) -> FastAPI:
+def _fastapi(parts: Parts, drain: Drain) -> FastAPI:
+    registry, metrics = parts.registry, parts.metrics
     app = FastAPI(
         title="Modelyard runtime",
         description="Predictions, health and metrics of one model server.",
@@ -98,6 +126,8 @@ def _fastapi(registry: Registry, metrics: Metrics, drain: Drain) -> FastAPI:
     app.include_router(health_routes(registry, drain))
     app.include_router(metrics_routes(metrics))
     app.include_router(model_routes(registry, metrics))
+    app.include_router(v2_routes(registry, drain, parts.statistics))
+    app.include_router(v1_routes(registry))
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(Exception, _server_error)
@@ -105,9 +135,9 @@ def _fastapi(registry: Registry, metrics: Metrics, drain: Drain) -> FastAPI:
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
             schema = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
-            schema["paths"] = {**PREDICT_PATHS, **schema["paths"]}
+            schema["paths"] = {**PREDICT_PATHS, **INFER_PATHS, **schema["paths"]}
             schemas = schema.setdefault("components", {}).setdefault("schemas", {})
-            schemas.update(PREDICT_SCHEMAS, ErrorBody=ErrorBody.model_json_schema())
+            schemas.update(PREDICT_SCHEMAS, **INFER_SCHEMAS, ErrorBody=ErrorBody.model_json_schema())
             app.openapi_schema = schema
         return app.openapi_schema
 

@@ -19,12 +19,14 @@ from modelyard_runtime.errors import DeadlineExceeded, QueueFull, RequestError
 from modelyard_runtime.formats.base import Array
 from modelyard_runtime.serving.workers import Workers
 
-__all__ = ["Batcher", "Call", "Tensors"]
+__all__ = ["Batcher", "Call", "OnStart", "Tensors"]
 
 Tensors: TypeAlias = tuple[Array, ...]
 """Inputs or outputs of one call, in the model's order. In a batch, the first axis of every one is the rows."""
 Call: TypeAlias = Callable[[Tensors], Tensors]
 """Computes inputs into outputs. Raises RequestError."""
+OnStart: TypeAlias = Callable[[int, bool], None]
+"""Told when a request's computation starts: the rows of its batch, and whether it is the first member of it."""
 _Outcome: TypeAlias = Tensors | BaseException
 
 _TURNS = 3
@@ -42,6 +44,7 @@ class _Member:
     rows: int
     future: asyncio.Future[Tensors]
     arrived: float
+    on_start: OnStart | None = None
     expiry: asyncio.Handle | None = None
 
 
@@ -82,7 +85,16 @@ class Batcher:
         self.rows = 0
         """Rows that wait for a thread or are computed in one."""
 
-    async def run(self, call: Call, tensors: Tensors, *, rows: int, deadline: float, group: Hashable | None) -> Tensors:
+    async def run(
+        self,
+        call: Call,
+        tensors: Tensors,
+        *,
+        rows: int,
+        deadline: float,
+        group: Hashable | None,
+        on_start: OnStart | None = None,
+    ) -> Tensors:
         """Return what `call` makes of `tensors`, alone or in a batch; `deadline` is a time of the event loop's clock.
 
         Requests of an equal `group`, and of the same trailing shapes and types, are computed together by one of their
@@ -92,7 +104,7 @@ class Batcher:
         if self._waiting >= self._max_queue and not (self._idle and not self._waiting):
             raise QueueFull(f"{self._waiting} requests wait already; try again in a moment, or add replicas")
         loop = asyncio.get_running_loop()
-        member = _Member(call, tensors, rows, loop.create_future(), loop.time())
+        member = _Member(call, tensors, rows, loop.create_future(), loop.time(), on_start)
         member.expiry = loop.call_at(deadline, _expire, member.future)
         key: Hashable = member
         if group is not None:
@@ -125,6 +137,9 @@ class Batcher:
                 continue
             self._idle -= 1
             self._on_batch(batch.rows)
+            for index, member in enumerate(batch.members):
+                if member.on_start is not None:
+                    member.on_start(batch.rows, index == 0)
             self._workers.start(lambda batch=batch: self._compute(loop, batch))  # type: ignore[misc]
 
     def _oldest(self, now: float) -> tuple[Hashable | None, float | None]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from modelyard_runtime.errors import ModelFailed, WrongInput
 from modelyard_runtime.formats.base import Array, InputRefused, Model, Rows
-from modelyard_runtime.serving.batching import Batcher, Tensors
+from modelyard_runtime.serving.batching import Batcher, OnStart, Tensors
 from modelyard_runtime.serving.cpus import available_cpus
 
 __all__ = ["Compute", "infer_checked", "predict_checked"]
@@ -51,31 +51,41 @@ class Compute:
         """Rows that wait for a thread or are computed in one."""
         return self._batcher.rows
 
-    async def predict(self, model: Model, rows: Rows, *, deadline: float) -> Array:
+    async def predict(self, model: Model, rows: Rows, *, deadline: float, on_start: OnStart | None = None) -> Array:
         """Return the model's predictions for `rows`, of shape (rows, features).
 
         `deadline` is a time of the event loop's clock. Raises DeadlineExceeded, QueueFull, WrongInput for values that
         the model refuses or that give no finite number, ModelFailed when the model raises.
         """
         if model.inline and rows.size <= _INLINE_VALUES:
+            if on_start is not None:
+                on_start(len(rows), True)
             return predict_checked(model, rows)
 
         def call(tensors: Tensors) -> Tensors:
             return (predict_checked(model, tensors[0]),)
 
         (predictions,) = await self._batcher.run(
-            call, (rows,), rows=len(rows), deadline=deadline, group=(id(model), "predict")
+            call, (rows,), rows=len(rows), deadline=deadline, group=(id(model), "predict"), on_start=on_start
         )
         return predictions
 
     async def infer(
-        self, model: Model, tensors: Mapping[str, Array], wanted: Sequence[str] = (), *, deadline: float
+        self,
+        model: Model,
+        tensors: Mapping[str, Array],
+        wanted: Sequence[str] = (),
+        *,
+        deadline: float,
+        on_start: OnStart | None = None,
     ) -> dict[str, Array]:
         """Return outputs by name for inputs by name, all outputs unless some are `wanted`.
 
         Names, datatypes and shapes are the model's, checked before. Raises what `predict` raises.
         """
         if model.inline and sum(tensor.size for tensor in tensors.values()) <= _INLINE_VALUES:
+            if on_start is not None:
+                on_start(_batch_rows(model, tensors) or 1, True)
             return infer_checked(model, tensors, wanted)
         names = tuple(tensors)
         outputs = tuple(wanted) or tuple(spec.name for spec in model.outputs)
@@ -91,6 +101,7 @@ class Compute:
             rows=1 if rows is None else rows,
             deadline=deadline,
             group=None if rows is None else (id(model), names, outputs),
+            on_start=on_start,
         )
         return dict(zip(outputs, results, strict=True))
 

@@ -192,6 +192,28 @@ def test_openapi_describes_every_route(api: Api) -> None:
         ("get", "/models/{name}"),
         ("delete", "/models/{name}"),
         ("post", "/models/{name}/versions/{version}/activate"),
+        ("get", "/v2"),
+        ("get", "/v2/health/live"),
+        ("get", "/v2/health/ready"),
+        ("get", "/v2/models/stats"),
+        *(
+            (method, f"/v2/models/{{name}}{version}{path}")
+            for version in ("", "/versions/{version}")
+            for method, path in (
+                ("get", ""),
+                ("get", "/ready"),
+                ("get", "/config"),
+                ("get", "/stats"),
+                ("post", "/infer"),
+            )
+        ),
+        ("post", "/v2/repository/index"),
+        ("post", "/v2/repository/models/{name}/load"),
+        ("post", "/v2/repository/models/{name}/unload"),
+        ("get", "/v1/models"),
+        ("get", "/v1/models/{name}"),
+        ("post", "/v1/models/{name}:predict"),
+        ("post", "/v1/models/{name}/versions/{version}:predict"),
     }
 
 

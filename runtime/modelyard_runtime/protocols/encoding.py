@@ -1,0 +1,98 @@
+"""Compressed bodies: requests inflated within a bound, answers deflated for those who ask."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import zlib
+from collections.abc import Iterable
+
+from modelyard_runtime.errors import BadRequest, BodyTooLarge
+
+__all__ = ["ENCODINGS", "accepted_encoding", "compress", "content_encoding", "inflate"]
+
+ENCODINGS = frozenset({b"gzip", b"x-gzip", b"deflate"})
+"""Encodings of request bodies that `inflate` takes; `deflate` is zlib-wrapped, or bare as some clients send it."""
+_THREAD_BYTES = 16384
+"""Bodies of more compressed bytes than this inflate in a thread: they would hold the event loop too long."""
+_WORTH_BYTES = 1024
+"""Answers below this are sent as they are: they fit into one packet anyway."""
+
+
+def content_encoding(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """Return the request's Content-Encoding in lower case; empty for none."""
+    for name, value in headers:
+        if name == b"content-encoding":
+            encoding = value.strip().lower()
+            return b"" if encoding == b"identity" else encoding
+    return b""
+
+
+async def inflate(body: bytes, encoding: bytes, limit: int) -> bytes:
+    """Return the body as it was before compression. Raises BodyTooLarge over `limit` bytes, BadRequest.
+
+    At no time is more than `limit` bytes held, whatever the body would inflate to.
+    """
+    if not encoding:
+        return body
+    if len(body) > _THREAD_BYTES:
+        return await asyncio.to_thread(_inflate, body, encoding, limit)
+    return _inflate(body, encoding, limit)
+
+
+def _inflate(body: bytes, encoding: bytes, limit: int) -> bytes:
+    try:
+        if encoding != b"deflate":
+            return _members(body, 16 + zlib.MAX_WBITS, limit)
+        try:
+            return _members(body, zlib.MAX_WBITS, limit)
+        except zlib.error:
+            return _members(body, -zlib.MAX_WBITS, limit)
+    except zlib.error:
+        name = encoding.decode("latin-1")
+        raise BadRequest(f"the body is not what its Content-Encoding, {name}, says; check the client") from None
+
+
+def _members(body: bytes, window: int, limit: int) -> bytes:
+    """Inflate one stream, or the several that gzip allows one after the other."""
+    chunks: list[bytes] = []
+    left = limit
+    while True:
+        stream = zlib.decompressobj(window)
+        chunk = stream.decompress(body, left + 1)
+        left -= len(chunk)
+        if left < 0:
+            raise BodyTooLarge(f"the body inflates to more than {limit} bytes; send fewer rows a request")
+        chunks.append(chunk)
+        if not stream.eof:
+            raise zlib.error("the stream ends early")
+        if not stream.unused_data:
+            return b"".join(chunks)
+        if window <= zlib.MAX_WBITS:
+            raise zlib.error("bytes after the stream")
+        body = stream.unused_data
+
+
+def accepted_encoding(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """Return `gzip` or `deflate` where Accept-Encoding takes it, the first that is named; else nothing."""
+    for name, value in headers:
+        if name == b"accept-encoding":
+            for part in value.lower().split(b","):
+                coding, _, weight = part.partition(b";")
+                if coding.strip() in (b"gzip", b"deflate") and weight.replace(b" ", b"") not in (
+                    b"q=0",
+                    b"q=0.0",
+                    b"q=0.00",
+                    b"q=0.000",
+                ):
+                    return coding.strip()
+    return b""
+
+
+def compress(payload: bytes, encoding: bytes) -> tuple[bytes, bytes]:
+    """Return an answer and its encoding, empty where it is not worth it."""
+    if not encoding or len(payload) < _WORTH_BYTES:
+        return payload, b""
+    if encoding == b"gzip":
+        return gzip.compress(payload, compresslevel=1, mtime=0), encoding
+    return zlib.compress(payload, level=1), encoding

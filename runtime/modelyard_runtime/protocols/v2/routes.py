@@ -1,0 +1,230 @@
+"""The Open Inference Protocol's rare routes: health, metadata, repository, statistics, and what is not supported."""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, cast
+
+import orjson
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict
+
+from modelyard_runtime.contract import HEADER_ROUTER
+from modelyard_runtime.errors import BadRequest, RequestError, Unsupported
+from modelyard_runtime.observe.statistics import Statistics
+from modelyard_runtime.protocols.encoding import ENCODINGS, content_encoding, inflate
+from modelyard_runtime.protocols.models import ErrorBody
+from modelyard_runtime.protocols.v2.describe import (
+    forbid_change,
+    model_config,
+    model_metadata,
+    repository_index,
+    server_metadata,
+    statistics_of,
+)
+from modelyard_runtime.protocols.v2.infer import resolve_version
+from modelyard_runtime.serving.drain import Drain
+from modelyard_runtime.serving.limits import Receive, read_body
+from modelyard_runtime.serving.registry import Registry
+
+__all__ = ["installed_version", "v2_routes"]
+
+_MAX_BODY_BYTES = 65536
+_BODY_SECONDS = 5.0
+_UNSUPPORTED = (
+    "/v2/systemsharedmemory/{rest:path}",
+    "/v2/cudasharedmemory/{rest:path}",
+    "/v2/trace/setting",
+    "/v2/models/{name}/trace/setting",
+    "/v2/logging",
+    "/v2/models/{name}/generate",
+    "/v2/models/{name}/generate_stream",
+)
+
+
+class ServerHealth(BaseModel):
+    """Whether the process lives, and whether it takes requests."""
+
+    live: bool
+    ready: bool
+
+
+class ServerMetadata(BaseModel):
+    """What this server is."""
+
+    name: str
+    version: str
+    extensions: list[str]
+
+
+class ModelReadiness(BaseModel):
+    """Whether a model answers."""
+
+    name: str
+    ready: bool
+
+
+class TensorMetadata(BaseModel):
+    """An input or output; -1 in `shape` is any number, `parameters.on_request` an output made when it is named."""
+
+    name: str
+    datatype: str
+    shape: list[int]
+    parameters: dict[str, Any] | None = None
+
+
+class ModelMetadata(BaseModel):
+    """What a model takes and gives."""
+
+    name: str
+    versions: list[str]
+    platform: str
+    inputs: list[TensorMetadata]
+    outputs: list[TensorMetadata]
+
+
+class IndexEntry(BaseModel):
+    """A model of the repository."""
+
+    model_config = ConfigDict(protected_namespaces=())
+
+    name: str
+    version: str | None = None
+    state: str
+    reason: str
+
+
+class ModelStatisticsList(BaseModel):
+    """Counts and nanoseconds of each model's requests, by stage."""
+
+    model_config = ConfigDict(protected_namespaces=())
+
+    model_stats: list[dict[str, Any]]
+
+
+def installed_version() -> str:
+    """Return the version of this distribution."""
+    try:
+        return version("modelyard")
+    except PackageNotFoundError:
+        return "0"
+
+
+def v2_routes(registry: Registry, drain: Drain, statistics: Statistics) -> APIRouter:
+    """Return the routes. Errors are `{"error": str}`."""
+    router = APIRouter(tags=["v2"])
+    about = server_metadata(installed_version())
+    errors: dict[int | str, dict[str, Any]] = {
+        404: {"model": ErrorBody, "description": "No such model or version."},
+        503: {"model": ErrorBody, "description": "The model is not ready."},
+    }
+
+    def health(*, good: bool) -> JSONResponse:
+        ready = registry.ready and not drain.active
+        return JSONResponse({"live": True, "ready": ready}, status_code=200 if good or ready else 503)
+
+    @router.get("/v2", response_model=ServerMetadata)
+    @router.get("/v2/", response_model=ServerMetadata, include_in_schema=False)
+    async def server() -> JSONResponse:
+        """Describe the server."""
+        return JSONResponse(about)
+
+    @router.get("/v2/health/live", response_model=ServerHealth)
+    async def server_live() -> JSONResponse:
+        """Whether the process answers at all."""
+        return health(good=True)
+
+    @router.get("/v2/health/ready", response_model=ServerHealth, responses={503: {"model": ServerHealth}})
+    async def server_ready(request: Request) -> JSONResponse:
+        """Whether new requests should come here: from warm-up to SIGTERM."""
+        if HEADER_ROUTER in request.headers:
+            drain.on_router_check()
+        return health(good=False)
+
+    # Ahead of /v2/models/{name}, which would take it for a model's name.
+    @router.get("/v2/models/stats", response_model=ModelStatisticsList)
+    @router.get("/v2/models/{name}/stats", response_model=ModelStatisticsList, responses=errors)
+    @router.get("/v2/models/{name}/versions/{version}/stats", response_model=ModelStatisticsList, responses=errors)
+    async def model_statistics(request: Request) -> JSONResponse:
+        """Count what each model has done, by stage; durations in nanoseconds."""
+        name, version = request.path_params.get("name"), request.path_params.get("version")
+        return _answer(lambda: {"model_stats": statistics_of(registry, statistics, name, version)})
+
+    @router.get("/v2/models/{name}", response_model=ModelMetadata, responses=errors)
+    @router.get("/v2/models/{name}/versions/{version}", response_model=ModelMetadata, responses=errors)
+    async def describe_v2_model(name: str, version: str | None = None) -> JSONResponse:
+        """Describe a model's inputs and outputs."""
+        return _answer(lambda: model_metadata(resolve_version(registry, name, version)))
+
+    @router.get("/v2/models/{name}/config", responses=errors)
+    @router.get("/v2/models/{name}/versions/{version}/config", responses=errors)
+    async def configuration(name: str, version: str | None = None) -> JSONResponse:
+        """Describe a model in the form of Triton's model configuration."""
+        return _answer(lambda: model_config(resolve_version(registry, name, version)))
+
+    @router.get("/v2/models/{name}/ready", response_model=ModelReadiness, responses=errors)
+    @router.get("/v2/models/{name}/versions/{version}/ready", response_model=ModelReadiness, responses=errors)
+    async def model_ready(name: str, version: str | None = None) -> JSONResponse:
+        """Whether a model answers."""
+        return _answer(lambda: {"name": resolve_version(registry, name, version).name, "ready": True})
+
+    @router.post("/v2/repository/index", response_model=list[IndexEntry], responses={400: {"model": ErrorBody}})
+    async def index(request: Request) -> JSONResponse:
+        """List the models; `{"ready": true}` in the body, which may be left out, lists those that answer."""
+        try:
+            ready_only = await _ready_only(request)
+        except RequestError as exc:
+            return _error(exc)
+        return JSONResponse(repository_index(registry, ready_only=ready_only))
+
+    @router.post("/v2/repository/models/{name}/load", status_code=403, responses={403: {"model": ErrorBody}})
+    @router.post("/v2/repository/models/{name}/unload", status_code=403, responses={403: {"model": ErrorBody}})
+    async def change(name: str) -> JSONResponse:
+        """Refuse: the spec decides what is served."""
+        return _error(forbid_change(name))
+
+    async def unsupported(request: Request) -> JSONResponse:
+        return _error(Unsupported(f"{request.url.path[:200]} is unsupported by this server; see GET /v2 for what is"))
+
+    for path in _UNSUPPORTED:
+        router.add_api_route(
+            path,
+            unsupported,
+            methods=["GET", "POST"],
+            status_code=501,
+            response_class=JSONResponse,
+            include_in_schema=False,
+        )
+    return router
+
+
+def _answer(describe: Any) -> JSONResponse:
+    try:
+        return JSONResponse(describe())
+    except RequestError as exc:
+        return _error(exc)
+
+
+def _error(exc: RequestError) -> JSONResponse:
+    headers = {"retry-after": str(exc.retry_after)} if exc.retry_after is not None else None
+    return JSONResponse({"error": exc.message}, status_code=exc.status, headers=headers)
+
+
+async def _ready_only(request: Request) -> bool:
+    headers = request.scope["headers"]
+    encoding = content_encoding(headers)
+    plain = {"headers": [item for item in headers if item[0] != b"content-encoding" or encoding not in ENCODINGS]}
+    receive = cast("Receive", request.receive)
+    body = await read_body(plain, receive, limit=_MAX_BODY_BYTES, timeout=_BODY_SECONDS)
+    body = await inflate(body, encoding if encoding in ENCODINGS else b"", _MAX_BODY_BYTES)
+    if not body.strip():
+        return False
+    try:
+        data = orjson.loads(body)
+    except orjson.JSONDecodeError as exc:
+        raise BadRequest(f"the body is not valid JSON: {exc}") from None
+    ready = data.get("ready", False) if isinstance(data, dict) else None
+    if type(ready) is not bool:
+        raise BadRequest('the body needs to be {"ready": true}, or nothing')
+    return ready
