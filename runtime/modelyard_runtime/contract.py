@@ -42,7 +42,7 @@ __all__ = [
 ]
 
 FORMATS = ("linear", "logistic", "sklearn")
-SCHEMES = ("file", "pvc", "https", "s3", "gs", "az")
+SCHEMES = ("file", "pvc", "https", "s3", "gs", "az", "hf")
 
 HTTP_PORT = 8080
 METRICS_PATH = "/metrics"

@@ -41,9 +41,13 @@ _FORMS = {
     "s3": r"s3://[^/]+/.+",
     "gs": r"gs://[^/]+/.+",
     "az": r"az://[^/]+/.+",
+    "hf": r"hf://[^/@]+/[^/@]+@[^/@]+(/.*)?",
 }
 """What a complete URI of each scheme looks like, in the regular expressions that RE2 and Python agree on."""
-_SHOWN = "file:///PATH, pvc://CLAIM/PATH, https://HOST/PATH, s3://BUCKET/KEY, gs://BUCKET/KEY or az://CONTAINER/KEY"
+_SHOWN = (
+    "file:///PATH, pvc://CLAIM/PATH, https://HOST/PATH, s3://BUCKET/KEY, gs://BUCKET/KEY, az://CONTAINER/KEY or "
+    "hf://ORG/REPO@REVISION"
+)
 _WITH_CREDENTIALS = tuple(scheme for scheme in SCHEMES if scheme not in ("file", "pvc", "https"))
 
 

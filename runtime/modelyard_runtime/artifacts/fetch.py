@@ -13,6 +13,7 @@ from modelyard_runtime.artifacts.copy import Budget, Copied, copy_tree
 from modelyard_runtime.artifacts.detect import detect
 from modelyard_runtime.artifacts.digest import check_digest, default_version, digest_of_files, digest_of_hex
 from modelyard_runtime.artifacts.download import download
+from modelyard_runtime.artifacts.hub import fetch_repository
 from modelyard_runtime.artifacts.layout import ARTIFACT_DIR, REPORT_FILE, write_report
 from modelyard_runtime.artifacts.objects import fetch_objects
 from modelyard_runtime.artifacts.transfer import Transfer
@@ -92,6 +93,8 @@ def _copy(uri: ArtifactURI, target: Path, claim_root: Path, transfer: Transfer) 
             return copy_tree(claim_root / uri.path, claim_root, target, transfer.budget)
         case "https":
             return download(uri, target, transfer)
+        case "hf":
+            return fetch_repository(uri, target, transfer)
         case _:
             return fetch_objects(uri, target, transfer)
 

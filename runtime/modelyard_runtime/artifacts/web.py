@@ -46,7 +46,11 @@ class _SameSafety(urllib.request.HTTPRedirectHandler):
         if not newurl.lower().startswith(allowed):
             fp.close()
             raise LoadFailed(f"{req.host} redirects to another scheme than https; give the final https uri")
-        return super().redirect_request(req, fp, code, msg, headers, newurl)  # type: ignore[arg-type]
+        following = super().redirect_request(req, fp, code, msg, headers, newurl)  # type: ignore[arg-type]
+        authorization = req.unredirected_hdrs.get("Authorization")
+        if following is not None and authorization and (following.type, following.host) == (req.type, req.host):
+            following.add_unredirected_header("Authorization", authorization)
+        return following
 
 
 class Web:
