@@ -61,14 +61,23 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    serve = commands.add_parser("serve", help="serve one model with this process, without a cluster")
-    serve.add_argument("uri", metavar="URI", help="file:///PATH or https://HOST/PATH (a file, .tar.gz or .zip)")
+    serve = commands.add_parser("serve", help="serve models with this process, without a cluster")
+    serve.add_argument(
+        "uris",
+        metavar="URI",
+        nargs="+",
+        help="a file, a folder, a folder of such folders, or a URI (https://…, s3://…)",
+    )
     serve.add_argument("--name", help="the served name (default: the last part of the path)")
     serve.add_argument("--format", help="how the artifact is loaded (default: found from its files)")
     serve.add_argument("--version", dest="model_version", help="the served version (default: from the digest)")
     serve.add_argument("--digest", help="sha256:<hex>; another content is refused")
     serve.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: %(default)s)")
     serve.add_argument("--port", type=int, default=8080, help="the port to listen on (default: %(default)s)")
+    serve.add_argument("--watch", action="store_true", help="load files again when they change, without a gap")
+    serve.add_argument(
+        "--admin-token-file", metavar="FILE", help="holds the token with which models are changed over HTTP"
+    )
 
     fetch = commands.add_parser("fetch", help="fetch a model's artifact into a folder, verified")
     fetch.add_argument("uri", metavar="URI", help="file:///PATH or https://HOST/PATH (a file, .tar.gz or .zip)")

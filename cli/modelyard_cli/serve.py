@@ -3,42 +3,132 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
-import tempfile
-from pathlib import PurePosixPath
-from urllib.parse import urlsplit
+import shlex
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
 
-from modelyard_runtime.__main__ import main as serve
 from modelyard_runtime.contract import Env
+from modelyard_runtime.errors import SettingsError
+from modelyard_runtime.serving.cpus import available_cpus, limit_thread_pools
+from modelyard_runtime.settings import Settings
 
-from modelyard_cli.fetch import fetch_to
+if TYPE_CHECKING:
+    from modelyard_runtime.serving.catalog import Source
+    from modelyard_runtime.serving.registry import ServedModel
 
 __all__ = ["run"]
 
 
 def run(options: argparse.Namespace) -> int:
-    """Fetch the artifact into a folder that goes away again, and serve it until told to stop."""
-    with tempfile.TemporaryDirectory(prefix="modelyard-") as folder:
-        code = fetch_to(options, folder)
-        if code != 0:
-            return code
-        name = options.name or _name_of(options.uri)
-        settings = {
-            Env.MODEL_NAME: name,
-            Env.MODEL_URI: options.uri,
-            Env.MODEL_DIR: folder,
-            Env.HOST: options.host,
-            Env.PORT: str(options.port),
-            # A person who presses Ctrl-C is not a balancer that has to take note first.
-            Env.DRAIN_DELAY: os.environ.get(Env.DRAIN_DELAY, "0"),
-        }
-        os.environ.update({str(key): value for key, value in settings.items()})
-        print(f"modelyard: serving {name} on http://{options.host}:{options.port} (Ctrl-C stops)", flush=True)
-        return serve()
+    """Serve until told to stop; return the exit code."""
+    named = [(name, uri) for argument in options.uris for name, uri in _models(argument)]
+    problem = _problem(options, [name for name, _ in named])
+    if problem is not None:
+        print(f"error: {problem}", file=sys.stderr)
+        return 2
+    if options.name is not None:
+        named = [(options.name, named[0][1])]
+    try:
+        settings = _settings(options, named[0][0])
+    except SettingsError as exc:
+        print(f"error: {exc.message}", file=sys.stderr)
+        return 1
+    limit_thread_pools(os.environ, available_cpus())
+    from modelyard_runtime.serving.catalog import Source  # noqa: PLC0415 - numpy makes its thread pools at import
+    from modelyard_runtime.serving.server import serve  # noqa: PLC0415
+
+    sources: list[Source] = [
+        Source(
+            name=name,
+            uri=uri,
+            format=options.format or "",
+            version=options.model_version or "",
+            digest=options.digest or "",
+        )
+        for name, uri in named
+    ]
+    print(f"modelyard: loading {', '.join(name for name, _ in named)} (Ctrl-C stops)", flush=True)
+    return serve(settings, sources, watch=options.watch, on_ready=_print_examples)
 
 
-def _name_of(uri: str) -> str:
-    name = PurePosixPath(urlsplit(uri).path).name
+def _settings(options: argparse.Namespace, name: str) -> Settings:
+    environ = dict(os.environ)
+    environ[Env.MODEL_NAME] = name
+    environ[Env.HOST] = options.host
+    environ[Env.PORT] = str(options.port)
+    if options.admin_token_file is not None:
+        environ[Env.ADMIN_TOKEN_FILE] = options.admin_token_file
+    # A person who presses Ctrl-C is not a balancer that has to take note first.
+    environ.setdefault(Env.DRAIN_DELAY, "0")
+    # Outside a pod nobody reads termination messages, and root would make the file.
+    environ.setdefault(Env.TERMINATION_LOG, os.devnull)
+    return Settings.from_env(environ)
+
+
+def _problem(options: argparse.Namespace, names: Sequence[str]) -> str | None:
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        return f"several models would be named {', '.join(twice)}; rename their files or folders"
+    given = [flag for flag, value in (
+        ("--name", options.name),
+        ("--format", options.format),
+        ("--version", options.model_version),
+        ("--digest", options.digest),
+    ) if value is not None]  # fmt: skip
+    if len(names) > 1 and given:
+        return f"{', '.join(given)} can be given for one model only, and these are {len(names)}"
+    return None
+
+
+def _models(argument: str) -> Iterator[tuple[str, str]]:
+    """Give the name and URI of each model that an argument means: a URI, a path, or a folder of model folders."""
+    scheme, separator, _ = argument.partition("://")
+    if separator and scheme != "file":
+        yield _name_of(urlsplit(argument).path), argument
+        return
+    path = Path(unquote(urlsplit(argument).path)) if separator else Path(argument).absolute()
+    folders = _model_folders(path)
+    for found in folders or [path]:
+        yield _name_of(str(found)), found.as_uri()
+
+
+def _model_folders(path: Path) -> list[Path]:
+    """Return the folders of a folder that holds several and nothing else: each is a model."""
+    if not path.is_dir():
+        return []
+    entries = [entry for entry in sorted(path.iterdir()) if not entry.name.startswith(".")]
+    return entries if len(entries) > 1 and all(entry.is_dir() for entry in entries) else []
+
+
+def _name_of(path: str) -> str:
+    name = PurePosixPath(path).name
+    if name == "model.json" or name.startswith("model."):
+        # Many models are in a file of this name: its folder says more.
+        name = PurePosixPath(path).parent.name or name
     for suffix in (".tar.gz", ".tgz", ".zip", ".tar"):
         name = name.removesuffix(suffix)
     return name or "model"
+
+
+def _print_examples(url: str, served: Sequence[ServedModel]) -> None:
+    """Print a command for each model that can be pasted and answers."""
+    for model in served:
+        body: dict[str, Any] = {"model_name": model.name} if len(served) > 1 else {}
+        body["features"] = _example(model)
+        command = f"curl -s {url}/predict -d {shlex.quote(json.dumps(body, ensure_ascii=False))}"
+        print(f"modelyard: {model.name} is ready; try\n  {command}", flush=True)
+
+
+def _example(served: ServedModel) -> Any:
+    """Return a row of the model's own inputs, by name where it knows their names."""
+    rows = served.model.sample_rows()
+    if not rows:
+        return [0.0] * (served.model.features or 1)
+    row = rows[0][0].tolist()
+    names = served.model.feature_names
+    return dict(zip(names, row, strict=True)) if names is not None else row

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -101,8 +102,17 @@ class Metrics:
 
     def loaded(self, model: str, version: str, format: str, digest: str, seconds: float) -> None:
         """Note a model that is served from now on, and how long it took to load and warm up."""
-        self._info.labels(model, version, format, digest).set(1)
+        self.active(model, version, format, digest)
         self._load_seconds.labels(model, version).set(seconds)
+
+    def active(self, model: str, version: str, format: str, digest: str) -> None:
+        """Note that this version of a model is the one that answers."""
+        self._info.labels(model, version, format, digest).set(1)
+
+    def unloaded(self, model: str, version: str, format: str, digest: str) -> None:
+        """Note that this version of a model does not answer, or no longer."""
+        with contextlib.suppress(KeyError):
+            self._info.remove(model, version, format, digest)
 
     def render(self, accept: str) -> tuple[bytes, str]:
         """Return the exposition and its content type: OpenMetrics where `accept` asks for it, else Prometheus text."""

@@ -1,4 +1,4 @@
-"""What is served: GET /models and /models/{name}; changes are refused here, with the way to make them."""
+"""What is served: GET /models and /models/{name}."""
 
 from __future__ import annotations
 
@@ -12,11 +12,6 @@ from modelyard_runtime.observe.metrics import Counts, Metrics
 from modelyard_runtime.serving.registry import Registry, ServedModel
 
 __all__ = ["ErrorBody", "ModelDescription", "ModelList", "model_routes"]
-
-_IN_THE_SPEC = (
-    "models are not changed here: in a cluster, edit the ModelDeployment's spec.model; "
-    "on one machine, start modelyard serve anew"
-)
 
 
 class ErrorBody(BaseModel):
@@ -72,7 +67,6 @@ def model_routes(registry: Registry, metrics: Metrics) -> APIRouter:
     """Return the routes."""
     router = APIRouter(tags=["models"])
     missing: dict[int | str, dict[str, Any]] = {404: {"model": ErrorBody, "description": "No such model."}}
-    forbidden: dict[int | str, dict[str, Any]] = {403: {"model": ErrorBody, "description": "Always, in a cluster."}}
 
     def describe() -> dict[str, dict[str, Any]]:
         loaded = {served.name: served for served in registry.served()}
@@ -81,9 +75,6 @@ def model_routes(registry: Registry, metrics: Metrics) -> APIRouter:
             name: {"name": name, "state": state.value, **_details(loaded.get(name), counts.get(name, Counts()))}
             for name, state in registry.states.items()
         }
-
-    async def refuse() -> JSONResponse:
-        return JSONResponse({"error": _IN_THE_SPEC}, status_code=403)
 
     @router.get("/models", response_model=ModelList)
     async def list_models() -> JSONResponse:
@@ -98,15 +89,6 @@ def model_routes(registry: Registry, metrics: Metrics) -> APIRouter:
             return JSONResponse({"error": f"no model {name[:100]!r} is served here; see GET /models"}, status_code=404)
         return JSONResponse(found)
 
-    for method, path in (
-        ("POST", "/models"),
-        ("DELETE", "/models/{name}"),
-        ("POST", "/models/{name}/versions/{version}/activate"),
-    ):
-        router.add_api_route(
-            path, refuse, methods=[method], status_code=403, responses=forbidden, response_class=JSONResponse,
-            summary="Refused: the spec decides", name=f"refuse {method} {path}",
-        )  # fmt: skip
     return router
 
 

@@ -5,16 +5,19 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
+from modelyard_runtime.errors import SettingsError
 from modelyard_runtime.observe.metrics import Metrics
 from modelyard_runtime.observe.statistics import Statistics
+from modelyard_runtime.protocols.admin import admin_routes
 from modelyard_runtime.protocols.health import health_routes
 from modelyard_runtime.protocols.hot import Parts
 from modelyard_runtime.protocols.metrics import metrics_routes
@@ -27,6 +30,7 @@ from modelyard_runtime.protocols.v2.infer import InferApp, find_infer
 from modelyard_runtime.protocols.v2.routes import v2_routes
 from modelyard_runtime.serving.answers import Answers
 from modelyard_runtime.serving.cache import AnswerCache
+from modelyard_runtime.serving.catalog import Catalog
 from modelyard_runtime.serving.compute import Compute
 from modelyard_runtime.serving.drain import Drain
 from modelyard_runtime.serving.limits import Message, Receive, Scope, Send
@@ -59,6 +63,7 @@ class RuntimeApp:
             max_delay=settings.batch_max_delay,
             on_batch=self.metrics.batch,
         )
+        self.catalog = Catalog(self.registry, self.metrics, warmup_requests=settings.warmup_requests)
         self._drain = drain
         self._predict = PredictApp(
             registry=self.registry,
@@ -86,7 +91,13 @@ class RuntimeApp:
             in_flight=lambda: self.in_flight,
             queue_rows=lambda: self.compute.queue_rows,
         )
-        self._fastapi = _fastapi(self.parts, drain)
+        admin = admin_routes(self.catalog, self.registry, _admin_token(settings.admin_token_file))
+        self._fastapi = _fastapi(self.parts, drain, admin)
+
+    def close(self) -> None:
+        """End the threads once they are idle, and delete what was fetched."""
+        self.compute.close()
+        self.catalog.close()
 
     @property
     def in_flight(self) -> int:
@@ -116,7 +127,7 @@ class RuntimeApp:
         await self._fastapi(scope, receive, send_closing)
 
 
-def _fastapi(parts: Parts, drain: Drain) -> FastAPI:
+def _fastapi(parts: Parts, drain: Drain, admin: APIRouter) -> FastAPI:
     registry, metrics = parts.registry, parts.metrics
     app = FastAPI(
         title="Modelyard runtime",
@@ -126,6 +137,7 @@ def _fastapi(parts: Parts, drain: Drain) -> FastAPI:
     app.include_router(health_routes(registry, drain))
     app.include_router(metrics_routes(metrics))
     app.include_router(model_routes(registry, metrics))
+    app.include_router(admin)
     app.include_router(v2_routes(registry, drain, parts.statistics))
     app.include_router(v1_routes(registry))
     app.add_exception_handler(HTTPException, _http_error)
@@ -143,6 +155,18 @@ def _fastapi(parts: Parts, drain: Drain) -> FastAPI:
 
     app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way to extend its schema
     return app
+
+
+def _admin_token(path: Path | None) -> bytes | None:
+    if path is None:
+        return None
+    try:
+        token = path.read_bytes().strip()
+    except OSError as exc:
+        raise SettingsError(f"the admin token's file {path} can't be read: {exc.strerror}") from None
+    if not token:
+        raise SettingsError(f"the admin token's file {path} is empty; write a long random word into it")
+    return token
 
 
 async def _http_error(request: Request, exc: Exception) -> JSONResponse:

@@ -15,26 +15,36 @@ from modelyard_runtime.formats.base import Model
 from modelyard_runtime.formats.load import load_model
 from modelyard_runtime.serving.compute import predict_checked
 from modelyard_runtime.serving.registry import ServedModel
-from modelyard_runtime.settings import Settings
 
 __all__ = ["load_served", "warm_up"]
 
 _logger = logging.getLogger(__name__)
 
 
-def load_served(settings: Settings, clock: Callable[[], float] = time.perf_counter) -> tuple[ServedModel, float]:
-    """Load and warm up what was fetched into `settings.model_dir`; return it with the seconds that this took.
+def load_served(
+    directory: Path,
+    *,
+    name: str,
+    uri: str = "",
+    format: str = "",
+    version: str = "",
+    digest: str = "",
+    warmup_requests: int = 1,
+    clock: Callable[[], float] = time.perf_counter,
+) -> tuple[ServedModel, float]:
+    """Load and warm up what was fetched into `directory`; return it with the seconds that this took.
 
-    Raises StartupFailure.
+    `format` and `version` are those of artifact.json where they are empty; `digest` refuses another content. Raises
+    StartupFailure.
     """
     start = clock()
-    root = settings.model_dir / ARTIFACT_DIR
+    root = directory / ARTIFACT_DIR
     try:
-        report = read_report(settings.model_dir)
-        check_digest(report.digest, settings.model_digest, report.uri)
+        report = read_report(directory)
+        check_digest(report.digest, digest, report.uri)
         _check_there(root)
-        model = load_model(detect(root, settings.model_format or report.format))
-        warm_up(model, settings.warmup_requests)
+        model = load_model(detect(root, format or report.format))
+        warm_up(model, warmup_requests)
     except MemoryError as exc:
         if isinstance(exc, StartupFailure):
             raise
@@ -44,11 +54,11 @@ def load_served(settings: Settings, clock: Callable[[], float] = time.perf_count
             raise
         raise LoadFailed(f"{exc.filename or root} can't be read ({exc.strerror}); fetch the artifact again") from None
     served = ServedModel(
-        name=settings.model_name,
-        version=settings.model_version or report.version,
-        format=settings.model_format or report.format,
+        name=name,
+        version=version or report.version,
+        format=format or report.format,
         digest=report.digest,
-        uri=report.uri or settings.model_uri,
+        uri=report.uri or uri,
         model=model,
     )
     return served, clock() - start

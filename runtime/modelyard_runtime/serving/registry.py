@@ -118,6 +118,10 @@ class Registry:
         """Whether requests are answered by this very model now."""
         return self._served.get(served.name) is served
 
+    def holds(self, served: ServedModel) -> bool:
+        """Whether this very model is loaded, active or not."""
+        return self._versions.get(served.name, {}).get(served.version) is served
+
     def versions(self, name: str) -> list[str]:
         """Return the versions of a model that are loaded, oldest first."""
         return list(self._versions.get(name, ()))

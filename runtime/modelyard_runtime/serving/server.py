@@ -7,6 +7,7 @@ import logging
 import signal
 import socket
 import sys
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import uvloop
@@ -14,12 +15,11 @@ import uvloop
 from modelyard_runtime.errors import LoadFailed, StartupFailure
 from modelyard_runtime.report import write_termination_message
 from modelyard_runtime.serving.app import RuntimeApp
+from modelyard_runtime.serving.catalog import Source
 from modelyard_runtime.serving.connection import ConnectionLimits
 from modelyard_runtime.serving.drain import Drain, Phase
 from modelyard_runtime.serving.http import HttpServer, open_listener
-from modelyard_runtime.serving.loading import load_served
 from modelyard_runtime.serving.registry import ServedModel
-from modelyard_runtime.serving.workers import Workers
 from modelyard_runtime.settings import Settings
 
 __all__ = ["serve"]
@@ -27,10 +27,18 @@ __all__ = ["serve"]
 _logger = logging.getLogger("modelyard")
 
 
-def serve(settings: Settings) -> int:
+def serve(
+    settings: Settings,
+    sources: Sequence[Source] = (),
+    *,
+    watch: bool = False,
+    on_ready: Callable[[str, Sequence[ServedModel]], None] = lambda url, served: None,
+) -> int:
     """Serve until SIGTERM or Ctrl-C, and return the exit code: 0 after a drain, 1 when the model did not come up.
 
-    Of a failure, the termination log holds the reason, and stderr a line. To be called in the main thread, which
+    `sources` are what to serve; without any, what was fetched into `settings.model_dir`. With `watch`, local ones are
+    loaded again when they change. `on_ready` is told the server's address and its models once all of them answer. Of a
+    failure, the termination log holds the reason, and stderr a line. To be called in the main thread, which
     receives signals.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
@@ -38,7 +46,7 @@ def serve(settings: Settings) -> int:
     logging.getLogger("uvicorn").setLevel(logging.ERROR)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_serve(settings))
+            runner.run(_serve(settings, sources or [_fetched(settings)], watch=watch, on_ready=on_ready))
     except StartupFailure as exc:
         write_termination_message(exc.failure, settings.termination_log)
         _logger.error("%s: %s", exc.reason.value, exc.message)  # noqa: TRY400 -- the user's error, not ours: no traceback
@@ -52,7 +60,24 @@ def serve(settings: Settings) -> int:
     return 0
 
 
-async def _serve(settings: Settings) -> None:
+def _fetched(settings: Settings) -> Source:
+    return Source(
+        name=settings.model_name,
+        uri=settings.model_uri,
+        directory=settings.model_dir,
+        format=settings.model_format,
+        version=settings.model_version,
+        digest=settings.model_digest,
+    )
+
+
+async def _serve(
+    settings: Settings,
+    sources: Sequence[Source],
+    *,
+    watch: bool,
+    on_ready: Callable[[str, Sequence[ServedModel]], None],
+) -> None:
     try:
         listener = open_listener(settings.host, settings.port)
     except OSError as exc:
@@ -65,7 +90,8 @@ async def _serve(settings: Settings) -> None:
     loop.add_signal_handler(signal.SIGTERM, drain.on_terminate)
     loop.add_signal_handler(signal.SIGINT, drain.on_interrupt)
     app = RuntimeApp(settings, drain=drain)
-    app.registry.expect(settings.model_name)
+    for source in sources:
+        app.registry.expect(source.name)
     server = HttpServer(
         app,
         listener,
@@ -75,22 +101,35 @@ async def _serve(settings: Settings) -> None:
         limits=ConnectionLimits(max_age=settings.max_connection_age),
     )
     serving = asyncio.create_task(server.run_until_drained())
+    watching: list[asyncio.Task[None]] = []
     try:
-        await _load(settings, app, drain, listener)
+        if await _load(app, sources, drain, listener):
+            on_ready(_url(listener), app.registry.served())
+            watching += [asyncio.create_task(app.catalog.watch(source)) for source in sources if watch]
     except Exception:
-        app.registry.fail(settings.model_name)
+        for source in sources:
+            app.registry.fail(source.name)
         drain.on_interrupt()
         raise
     finally:
         await serving
-        app.compute.close()
+        for task in watching:
+            task.cancel()
+        app.close()
 
 
-async def _load(settings: Settings, app: RuntimeApp, drain: Drain, listener: socket.socket) -> None:
-    """Load in a thread, while health is answered; a signal meanwhile ends the process without waiting for it."""
-    workers = Workers(1, "load")
-    loading = asyncio.wrap_future(workers.submit(lambda: load_served(settings)))
-    workers.close()
+async def _load(app: RuntimeApp, sources: Sequence[Source], drain: Drain, listener: socket.socket) -> bool:
+    """Load in a thread, while health is answered; a signal meanwhile ends the process without waiting for it.
+
+    Returns whether all is loaded.
+    """
+
+    async def load_all() -> None:
+        for source in sources:
+            loaded = await app.catalog.load(source)
+            _log_start(loaded.served, listener, loaded.seconds)
+
+    loading = asyncio.create_task(load_all())
     ending = asyncio.ensure_future(drain.wait_for(Phase.DRAINING))
     both: set[asyncio.Future[Any]] = {loading, ending}
     try:
@@ -99,24 +138,28 @@ async def _load(settings: Settings, app: RuntimeApp, drain: Drain, listener: soc
             # Nobody was told that we serve: there is nothing to be patient for.
             drain.on_interrupt()
             loading.cancel()
-            return
-        served, seconds = loading.result()
+            return False
+        loading.result()
     finally:
         ending.cancel()
-    app.registry.activate(served)
-    app.metrics.loaded(served.name, served.version, served.format, served.digest, seconds)
-    _log_start(served, listener, seconds)
+    return True
 
 
 def _log_start(served: ServedModel, listener: socket.socket, seconds: float) -> None:
-    host, port = listener.getsockname()[:2]
+    compiled = served.model.compiled
     _logger.info(
-        "serving %s (%s, version %s, %s) on http://%s:%d/predict; loaded in %.3f s; docs at /docs",
+        "serving %s (%s, version %s, %s) on %s/predict; runs as %s%s; loaded in %.3f s; docs at /docs",
         served.name,
         served.format,
         served.version,
         served.digest,
-        f"[{host}]" if ":" in host else host,
-        port,
+        _url(listener),
+        compiled.form,
+        f" ({compiled.reason})" if compiled.reason else "",
         seconds,
     )
+
+
+def _url(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

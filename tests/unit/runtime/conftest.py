@@ -18,4 +18,4 @@ def serve() -> Iterator[Callable[..., Api]]:
 
     yield make
     for api in apis:
-        api.app.compute.close()
+        api.app.close()

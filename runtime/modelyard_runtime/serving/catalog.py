@@ -1,0 +1,193 @@
+"""What brings models up: fetches and loads them in a thread while others answer, and swaps them in without a gap."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import shutil
+import tempfile
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeAlias
+from urllib.parse import unquote, urlsplit
+
+from modelyard_runtime.artifacts.fetch import fetch
+from modelyard_runtime.errors import StartupFailure
+from modelyard_runtime.observe.metrics import Metrics
+from modelyard_runtime.serving.loading import load_served
+from modelyard_runtime.serving.registry import Registry, ServedModel
+from modelyard_runtime.serving.workers import Workers
+
+__all__ = ["Catalog", "Loaded", "Source"]
+
+_logger = logging.getLogger("modelyard")
+_WATCH_SECONDS = 0.5
+_Signature: TypeAlias = tuple[tuple[str, int, int, int], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Where a model comes from, and under which name it is served."""
+
+    name: str
+    uri: str = ""
+    directory: Path | None = None
+    """A folder into which it was fetched before; None: it is fetched when it is loaded."""
+    format: str = ""
+    """Empty: the one that is found."""
+    version: str = ""
+    """Empty: the one of artifact.json, which is made from the digest."""
+    digest: str = ""
+    """The digest that the artifact must have; empty: any."""
+
+    @property
+    def local(self) -> Path | None:
+        """The file or folder of a file:// uri."""
+        parts = urlsplit(self.uri)
+        return Path(unquote(parts.path)) if parts.scheme == "file" else None
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model that was loaded, and the seconds that fetching, loading and warm-up took."""
+
+    served: ServedModel
+    seconds: float
+
+
+class Catalog:
+    """Loads models into a registry. For the event loop's thread; the work itself is done in a thread."""
+
+    def __init__(self, registry: Registry, metrics: Metrics, *, warmup_requests: int = 1) -> None:
+        self._registry = registry
+        self._metrics = metrics
+        self._warmup_requests = warmup_requests
+        self._workers = Workers(1, "load")
+        self._root: Path | None = None
+        self._folders: list[tuple[ServedModel, Path]] = []
+        self._shown: dict[str, ServedModel] = {}
+        registry.on_change(self._show)
+
+    async def load(self, source: Source, *, activate: bool = True) -> Loaded:
+        """Fetch and load a model, one after the other, and make it the active version of its name unless told not to.
+
+        A version that is served goes on being served until then, and for good where this fails. Raises StartupFailure.
+        """
+        loaded, folder = await asyncio.wrap_future(self._workers.submit(lambda: self._load(source)))
+        served = loaded.served
+        self._metrics.loaded(served.name, served.version, served.format, served.digest, loaded.seconds)
+        if folder is not None:
+            self._folders.append((served, folder))
+        if activate:
+            self._registry.activate(served)
+        else:
+            self._registry.add(served)
+            self._metrics.unloaded(served.name, served.version, served.format, served.digest)
+        self._clean()
+        return loaded
+
+    def remove(self, name: str) -> None:
+        """Unload a model. Raises UnknownModel."""
+        self._registry.remove(name)
+        self._clean()
+
+    async def watch(self, source: Source) -> None:
+        """Load a local model again whenever its files have changed and then stayed the same for a moment; never ends.
+
+        What does not load is logged, and the version before goes on being served.
+        """
+        path = source.local
+        if path is None:
+            return
+        before = await asyncio.to_thread(_signature, path)
+        async for now in _signatures(path):
+            if now == before:
+                continue
+            before = now
+            try:
+                loaded = await self.load(source)
+            except StartupFailure as exc:
+                _logger.error("%s stays as it was: %s: %s", source.name, exc.reason.value, exc.message)  # noqa: TRY400
+            else:
+                served = loaded.served
+                _logger.info("swapped %s to version %s, loaded in %.3f s", served.name, served.version, loaded.seconds)
+
+    def close(self) -> None:
+        """End the thread, and delete what was fetched."""
+        self._workers.close()
+        if self._root is not None:
+            shutil.rmtree(self._root, ignore_errors=True)
+
+    def _load(self, source: Source) -> tuple[Loaded, Path | None]:
+        folder = None
+        if source.directory is None:
+            if self._root is None:
+                self._root = Path(tempfile.mkdtemp(prefix="modelyard-"))
+            folder = Path(tempfile.mkdtemp(dir=self._root))
+        try:
+            if folder is not None:
+                fetch(
+                    source.uri,
+                    folder,
+                    digest=source.digest or None,
+                    format=source.format or None,
+                    version=source.version or None,
+                )
+                source = replace(source, directory=folder)
+            served, seconds = load_served(
+                source.directory or Path(),
+                name=source.name,
+                uri=source.uri,
+                format=source.format,
+                version=source.version,
+                digest=source.digest,
+                warmup_requests=self._warmup_requests,
+            )
+        except BaseException:
+            if folder is not None:
+                shutil.rmtree(folder, ignore_errors=True)
+            raise
+        return Loaded(served, seconds), folder
+
+    def _show(self, name: str) -> None:
+        """Keep modelyard_model_info to what answers."""
+        before = self._shown.pop(name, None)
+        if before is not None:
+            self._metrics.unloaded(before.name, before.version, before.format, before.digest)
+        active = next((served for served in self._registry.served() if served.name == name), None)
+        if active is not None:
+            self._shown[name] = active
+            self._metrics.active(active.name, active.version, active.format, active.digest)
+
+    def _clean(self) -> None:
+        """Delete the files of models that are no longer loaded."""
+        kept = []
+        for served, folder in self._folders:
+            if self._registry.holds(served):
+                kept.append((served, folder))
+            else:
+                self._workers.start(lambda folder=folder: shutil.rmtree(folder, ignore_errors=True))  # type: ignore[misc]
+        self._folders = kept
+
+
+async def _signatures(path: Path) -> AsyncIterator[_Signature]:
+    """Give the state of a file or folder again and again, once it has been the same twice in a row."""
+    last: _Signature | None = None
+    while True:
+        await asyncio.sleep(_WATCH_SECONDS)
+        now = await asyncio.to_thread(_signature, path)
+        if now and now == last:
+            yield now
+        last = now
+
+
+def _signature(path: Path) -> _Signature:
+    """Return every file's path, size, time of change and number; empty where there is nothing."""
+    found: list[tuple[str, int, int, int]] = []
+    for file in [path] if path.is_file() else sorted(path.rglob("*")):
+        with contextlib.suppress(OSError):  # it may go while we look
+            status = file.stat()
+            found.append((str(file), status.st_size, status.st_mtime_ns, status.st_ino))
+    return tuple(found)
