@@ -41,7 +41,7 @@ __all__ = [
     "parse_termination_message",
 ]
 
-FORMATS = ("linear", "logistic", "sklearn")
+FORMATS = ("linear", "logistic", "sklearn", "onnx", "lightgbm", "xgboost")
 SCHEMES = ("file", "pvc", "https", "s3", "gs", "az", "hf")
 
 HTTP_PORT = 8080

@@ -254,7 +254,12 @@ def test_a_bad_artifact_is_refused(
 
 @pytest.mark.parametrize(
     ("wanted", "advice"),
-    [("linear", "correct one"), ("sklearn", "needs *.skops"), ("onnx", "is not supported; it is one of")],
+    [
+        ("linear", "correct one"),
+        ("sklearn", "needs *.skops"),
+        ("torch", "is not supported; it is one of"),
+        ("onnx", "needs *.onnx"),
+    ],
 )
 def test_another_format_than_asked_for_is_refused(wanted: str, advice: str, source: Path, tmp_path: Path) -> None:
     with pytest.raises(UnknownFormat) as caught:

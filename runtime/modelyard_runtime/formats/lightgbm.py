@@ -1,0 +1,85 @@
+"""The format `lightgbm`: a booster as `Booster.save_model` writes it.
+
+The file holds no labels: predictions are what `Booster.predict` gives, the probability of the second class or of each
+class for classifiers. `probabilities` has a column a class for these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from modelyard_runtime.errors import LoadFailed
+from modelyard_runtime.formats.base import Array, InputRefused, Rows, RowsModel, TensorSpec
+from modelyard_runtime.formats.threads import library, thread_count
+
+__all__ = ["LightgbmModel", "load"]
+
+_BINARY = ("binary", "cross_entropy", "xentropy")
+_MULTI = ("multiclass", "multiclassova", "softmax", "ova", "ovr")
+
+
+class LightgbmModel(RowsModel):
+    """A LightGBM booster; missing values are NaN, categories their codes."""
+
+    def __init__(self, booster: Any, objective: str) -> None:
+        names = [str(name) for name in booster.feature_name()]
+        self._booster = booster
+        self._threads = thread_count()
+        self._binary = objective in _BINARY
+        classes = booster.num_model_per_iteration()
+        self.features = int(booster.num_feature())
+        # Column_0, Column_1, … is what LightGBM writes for an array.
+        self.feature_names = None if names == [f"Column_{i}" for i in range(len(names))] else tuple(names)
+        self.metadata: Mapping[str, Any] = {"objective": objective}
+        self.inputs: Sequence[TensorSpec] = (TensorSpec("features", "FP64", (-1, self.features)),)
+        shape = (-1,) if classes == 1 else (-1, classes)
+        self.outputs: Sequence[TensorSpec] = (TensorSpec("prediction", "FP64", shape),)
+        if self._binary or objective in _MULTI:
+            self.probabilities = TensorSpec("probabilities", "FP64", (-1, 2 if self._binary else classes))
+
+    def predict(self, rows: Rows) -> Array:
+        """Return what the booster's own predict gives: shape (rows,), or (rows, classes)."""
+        try:
+            return np.asarray(self._booster.predict(rows, num_threads=self._threads))
+        except Exception as exc:
+            # LightGBMError for another number of features; the class can't be named without importing the library.
+            if type(exc).__name__ in {"LightGBMError", "ValueError"}:
+                raise InputRefused(str(exc).strip().splitlines()[0][:200]) from None
+            raise
+
+    def predict_proba(self, rows: Rows) -> Array:
+        """Return probabilities, of shape (rows, classes)."""
+        if self.probabilities is None:
+            return super().predict_proba(rows)
+        found = self.predict(rows)
+        return np.stack([1 - found, found], axis=1) if self._binary else found
+
+
+def load(path: Path) -> LightgbmModel:
+    """Load a booster's text file. Raises LoadFailed."""
+    lightgbm = library("lightgbm", "lightgbm")
+    text = path.read_text(errors="replace")
+    if not text.startswith("tree\n") or "\nend of trees" not in text:
+        # LightGBM itself ends the process for some damaged files.
+        raise LoadFailed(f"{path.name} is not a whole booster; save it again with booster.save_model('model.txt')")
+    try:
+        booster = lightgbm.Booster(model_file=path)
+    except Exception as exc:
+        raise LoadFailed(
+            f"{path.name} can't be loaded ({type(exc).__name__}: {str(exc)[:300]}); "
+            "save it again with booster.save_model('model.txt')"
+        ) from None
+    return LightgbmModel(booster, _objective(text))
+
+
+def _objective(text: str) -> str:
+    """Read `objective=binary sigmoid:1` from the head of the file."""
+    head = text.partition("\nTree=0")[0]
+    for line in head.splitlines():
+        if line.startswith("objective="):
+            return line.removeprefix("objective=").split(" ")[0]
+    return ""
