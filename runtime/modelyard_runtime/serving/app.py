@@ -64,6 +64,7 @@ class RuntimeApp:
             on_batch=self.metrics.batch,
         )
         self.catalog = Catalog(self.registry, self.metrics, warmup_requests=settings.warmup_requests)
+        self._logs_requests = _logger.isEnabledFor(logging.DEBUG)
         self._drain = drain
         self._predict = PredictApp(
             registry=self.registry,
@@ -106,6 +107,8 @@ class RuntimeApp:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one connection of ASGI."""
+        if self._logs_requests:
+            send = _logged(scope, send)
         if scope["type"] == "http":
             path = scope["path"]
             shape = ROUTES.get(path)
@@ -155,6 +158,19 @@ def _fastapi(parts: Parts, drain: Drain, admin: APIRouter) -> FastAPI:
 
     app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way to extend its schema
     return app
+
+
+def _logged(scope: Scope, send: Send) -> Send:
+    """Return `send` with a line in the log for the answer."""
+    start = time.perf_counter()
+
+    async def send_logged(message: Message) -> None:
+        await send(message)
+        if message["type"] == "http.response.start":
+            milliseconds = (time.perf_counter() - start) * 1000
+            _logger.debug("%s %s %d in %.3f ms", scope["method"], scope["path"], message["status"], milliseconds)
+
+    return send_logged
 
 
 def _admin_token(path: Path | None) -> bytes | None:

@@ -7,10 +7,11 @@ shape and parameters. All of it runs on the event loop's thread but the computin
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import itertools
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import numpy as np
@@ -46,6 +47,8 @@ class _Member:
     arrived: float
     on_start: OnStart | None = None
     expiry: asyncio.Handle | None = None
+    context: contextvars.Context = field(default_factory=contextvars.copy_context)
+    """Whose request it is, for the log."""
 
 
 @dataclass(frozen=True)
@@ -243,7 +246,7 @@ def _outcomes(batch: _Batch) -> list[_Outcome]:
             outcomes.append(asyncio.CancelledError())
             continue
         try:
-            outcomes.append(member.call(member.tensors))
+            outcomes.append(member.context.run(member.call, member.tensors))
         except BaseException as exc:
             outcomes.append(exc)
     return outcomes

@@ -19,6 +19,7 @@ import orjson
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from modelyard_runtime.contract import HEADER_REQUEST_ID
+from modelyard_runtime.observe.log import CURRENT_REQUEST, RequestContext
 
 __all__ = ["Connection", "ConnectionLimits"]
 
@@ -96,17 +97,17 @@ class Connection(HttpToolsProtocol):
                 self._refusal = (431, self._too_large())
                 raise httptools.HttpParserError(self._refusal[1])
         echoed: list[tuple[bytes, bytes]] = []
-        known = False
+        own = traceparent = b""
         for name, value in headers:
-            if name == _REQUEST_ID and not known and _WORD.fullmatch(value):
-                known = True
+            if name == _REQUEST_ID and not own and _WORD.fullmatch(value):
+                own = value
+            elif name == _TRACEPARENT and not traceparent and _TRACE.fullmatch(value):
+                traceparent = value
                 echoed.append((name, value))
-            elif name == _TRACEPARENT and _TRACE.fullmatch(value):
-                echoed.append((name, value))
-        if not known:
-            own = (_REQUEST_ID, next(self._limits.ids))
-            headers[:] = [*(item for item in headers if item[0] != _REQUEST_ID), own]
-            echoed.append(own)
+        own = own or next(self._limits.ids)
+        echoed.append((_REQUEST_ID, own))
+        # The task of the request, which begins in the next line, takes this along.
+        CURRENT_REQUEST.set(RequestContext(own, traceparent))
         super().on_headers_complete()
         cycle = self.cycle
         cycle.default_headers = echoed

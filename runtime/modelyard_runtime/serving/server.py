@@ -6,13 +6,13 @@ import asyncio
 import logging
 import signal
 import socket
-import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import uvloop
 
 from modelyard_runtime.errors import LoadFailed, StartupFailure
+from modelyard_runtime.observe.log import set_up_logging
 from modelyard_runtime.report import write_termination_message
 from modelyard_runtime.serving.app import RuntimeApp
 from modelyard_runtime.serving.catalog import Source
@@ -20,6 +20,7 @@ from modelyard_runtime.serving.connection import ConnectionLimits
 from modelyard_runtime.serving.drain import Drain, Phase
 from modelyard_runtime.serving.http import HttpServer, open_listener
 from modelyard_runtime.serving.registry import ServedModel
+from modelyard_runtime.serving.rpc import start_rpc
 from modelyard_runtime.settings import Settings
 
 __all__ = ["serve"]
@@ -41,9 +42,7 @@ def serve(
     failure, the termination log holds the reason, and stderr a line. To be called in the main thread, which
     receives signals.
     """
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
-    # What a client sends is no event of ours; what we do wrong is logged where it is caught.
-    logging.getLogger("uvicorn").setLevel(logging.ERROR)
+    set_up_logging(settings.log_format, settings.log_level)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_serve(settings, sources or [_fetched(settings)], watch=watch, on_ready=on_ready))
@@ -100,7 +99,8 @@ async def _serve(
         timeout=settings.timeout,
         limits=ConnectionLimits(max_age=settings.max_connection_age),
     )
-    serving = asyncio.create_task(server.run_until_drained())
+    rpc = await start_rpc(app.parts, drain, settings)
+    serving = asyncio.gather(server.run_until_drained(), rpc.run_until_drained())
     watching: list[asyncio.Task[None]] = []
     try:
         if await _load(app, sources, drain, listener):

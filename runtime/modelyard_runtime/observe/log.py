@@ -1,0 +1,71 @@
+"""The log: lines for people or JSON objects for machines, each with the request that it is about."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from contextvars import ContextVar
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+
+__all__ = ["CURRENT_REQUEST", "RequestContext", "set_up_logging"]
+
+
+@dataclass(frozen=True, slots=True)
+class RequestContext:
+    """The ids of the request that is being answered, as they came."""
+
+    request_id: bytes
+    traceparent: bytes = b""
+
+
+CURRENT_REQUEST: ContextVar[RequestContext | None] = ContextVar("modelyard_request", default=None)
+"""The request that this task, or this thread's call, is about."""
+
+
+def set_up_logging(form: str, level: str) -> None:
+    """Write the log to stderr, `form` `plain` or `json`, from `level` (`debug`, `info`, `warning`) on."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Json() if form == "json" else _Plain())
+    logging.basicConfig(level=level.upper(), handlers=[handler])
+    # What a client sends is no event of ours; what we do wrong is logged where it is caught.
+    logging.getLogger("uvicorn").setLevel(logging.ERROR)
+    logging.getLogger("asyncio").setLevel(logging.WARNING)
+
+
+def _ids() -> dict[str, str]:
+    request = CURRENT_REQUEST.get()
+    if request is None:
+        return {}
+    ids = {"request_id": request.request_id.decode("ascii")}
+    return ids | {"traceparent": request.traceparent.decode("ascii")} if request.traceparent else ids
+
+
+class _Plain(logging.Formatter):
+    """Lines for people."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        ids = "".join(f" {name}={value}" for name, value in _ids().items())
+        return super().formatMessage(record) + ids
+
+
+class _Json(logging.Formatter):
+    """One JSON object a line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            **_ids(),
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return orjson.dumps(line, default=str).decode()
