@@ -20,6 +20,7 @@ from modelyard_runtime.errors import BadRequest, RequestError, WrongInput
 from modelyard_runtime.formats.base import Array, Model, Rows
 from modelyard_runtime.observe.metrics import UNRESOLVED, Metrics
 from modelyard_runtime.protocols.inputs import parse_object, rows_of_features, rows_of_instances
+from modelyard_runtime.protocols.large import LARGE_BYTES, parse_large
 from modelyard_runtime.serving.answers import Answers
 from modelyard_runtime.serving.compute import Compute
 from modelyard_runtime.serving.limits import ClientGone, Receive, Scope, Send, client_timeout, discard_body, read_body
@@ -85,9 +86,10 @@ class PredictApp:
                 timeout = client_timeout(scope["headers"], self._timeout)
                 deadline = asyncio.get_running_loop().time() + timeout
                 body = await read_body(scope, receive, limit=self._max_body_bytes, timeout=timeout)
-                request = parse_object(body)
+                large = len(body) > LARGE_BYTES
+                request = await asyncio.to_thread(parse_large, body) if large else parse_object(body)
                 served = self._registry.resolve(_model_name(request))
-                payload = await self._answer(shape, served, request, deadline, start)
+                payload = await self._answer(shape, served, request, deadline, start, large=large)
             except RequestError as exc:
                 error, status, payload = exc, exc.status, orjson.dumps({"error": exc.message})
             except ClientGone:
@@ -103,16 +105,20 @@ class PredictApp:
             self.in_flight -= 1
 
     async def _answer(
-        self, shape: Shape, served: ServedModel, request: dict[str, Any], deadline: float, start: float
+        self, shape: Shape, served: ServedModel, request: dict[str, Any], deadline: float, start: float, *, large: bool
     ) -> bytes:
         if shape.field not in request:
             got = ", ".join(sorted(str(key)[:40] for key in request)[:8]) or "nothing"
             raise BadRequest(f"the body lacks {shape.field}; it has {got}")
-        rows = shape.to_rows(served.model, request[shape.field])
+        if large:
+            rows = await asyncio.to_thread(shape.to_rows, served.model, request[shape.field])
+        else:
+            rows = shape.to_rows(served.model, request[shape.field])
         cached = False
 
         async def compute() -> bytes:
-            return _encode(await self._compute.predict(served.model, rows, deadline=deadline), shape)
+            predictions = await self._compute.predict(served.model, rows, deadline=deadline)
+            return await asyncio.to_thread(_encode, predictions, shape) if large else _encode(predictions, shape)
 
         if _use_cache(request):
             inputs = (shape.single, rows.shape, _exact(rows))
