@@ -14,7 +14,7 @@ from typing import Any
 from modelyard_operator.api.kinds import CUSTOM_KINDS
 from modelyard_operator.manifests.settings import Settings
 from modelyard_operator.reconcile.controller import Controller
-from modelyard_runtime.contract import HTTP_PORT, ROUTER_SIDECAR_PORT, Env
+from modelyard_runtime.contract import GRPC_PORT, HTTP_PORT, ROUTER_SIDECAR_PORT, Env
 
 from modelyard_local.addresses import AddressBlock, PodAddresses, ServiceAddresses, check_ports
 from modelyard_local.cluster import LocalCluster
@@ -102,7 +102,7 @@ class _Installation:
                 if preferred:
                     self._progress.say("another installation has our addresses by now: Services get new ones")
                 self._database.save_setting(_BLOCK, str(block.number))
-            check_ports(block.own, (HTTP_PORT, ROUTER_SIDECAR_PORT))
+            check_ports(block.own, (HTTP_PORT, GRPC_PORT, ROUTER_SIDECAR_PORT))
             await self._run(block)
         finally:
             block.release()

@@ -13,6 +13,7 @@ from enum import StrEnum
 __all__ = [
     "ANNOTATION_ROUTER_VERSION",
     "FORMATS",
+    "GRPC_PORT",
     "HEADER_PREDICTION_ID",
     "HEADER_REQUEST_ID",
     "HEADER_ROUTER",
@@ -45,6 +46,7 @@ FORMATS = ("linear", "logistic", "sklearn", "onnx", "lightgbm", "xgboost")
 SCHEMES = ("file", "pvc", "https", "s3", "gs", "az", "hf")
 
 HTTP_PORT = 8080
+GRPC_PORT = 9000
 METRICS_PATH = "/metrics"
 PATH_LIVE = "/health/live"
 PATH_READY = "/health/ready"  # for routers and balancers: fails at once at SIGTERM
@@ -114,6 +116,7 @@ class Env(StrEnum):
     ADMIN_TOKEN_FILE = "MODELYARD_ADMIN_TOKEN_FILE"  # noqa: S105 -- the name of a variable
     HOST = "MODELYARD_HOST"  # the address to listen on; 0.0.0.0 unless given
     PORT = "MODELYARD_PORT"  # the port to listen on; HTTP_PORT unless given, any free one for 0
+    GRPC_PORT = "MODELYARD_GRPC_PORT"  # for gRPC; GRPC_PORT unless given or PORT is another: then any free one
     DNS = "MODELYARD_DNS"  # ADDRESS:PORT of the resolver that Envoy asks; the machine's own unless given
     TERMINATION_LOG = (
         "MODELYARD_TERMINATION_LOG"  # the file for the termination message, where it is not TERMINATION_LOG

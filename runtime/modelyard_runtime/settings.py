@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from modelyard_runtime.contract import HTTP_PORT, TERMINATION_LOG, VOLUME_MOUNT, Env
+from modelyard_runtime.contract import GRPC_PORT, HTTP_PORT, TERMINATION_LOG, VOLUME_MOUNT, Env
 from modelyard_runtime.errors import SettingsError
 
 __all__ = ["Settings"]
@@ -33,6 +33,8 @@ class Settings:
     """The address to listen on."""
     port: int = HTTP_PORT
     """The port to listen on; 0: any free one, named in the line at start."""
+    grpc_port: int = GRPC_PORT
+    """The port for gRPC; 0: any free one, named at start."""
     cache_ttl: float = 300.0
     """How long an answer may be given again to requests that ask for the cache; 0: never."""
     cache_max_bytes: int = 16 * 1024 * 1024
@@ -69,6 +71,7 @@ class Settings:
         name = read.text(Env.MODEL_NAME, "")
         if not name:
             raise SettingsError(f"{Env.MODEL_NAME.value} is not set; give the name to serve the model under")
+        port = read.integer(Env.PORT, cls.port, maximum=65535)
         return cls(
             model_name=name,
             model_dir=Path(read.text(Env.MODEL_DIR, VOLUME_MOUNT)),
@@ -77,7 +80,9 @@ class Settings:
             model_version=read.text(Env.MODEL_VERSION, ""),
             model_digest=read.text(Env.MODEL_DIGEST, ""),
             host=read.text(Env.HOST, cls.host),
-            port=read.integer(Env.PORT, cls.port, maximum=65535),
+            port=port,
+            # Where the one port was moved, the usual other one may be somebody else's.
+            grpc_port=read.integer(Env.GRPC_PORT, cls.grpc_port if port == cls.port else 0, maximum=65535),
             cache_ttl=read.seconds(Env.CACHE_TTL, cls.cache_ttl),
             cache_max_bytes=read.integer(Env.CACHE_MAX_BYTES, cls.cache_max_bytes),
             max_body_bytes=read.integer(Env.MAX_BODY_BYTES, cls.max_body_bytes, minimum=1),

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from modelyard_runtime.contract import HTTP_PORT, METRICS_PATH
+from modelyard_runtime.contract import GRPC_PORT, HTTP_PORT, METRICS_PATH
 
 from modelyard_operator.api.kinds import GROUP_VERSION
 
@@ -133,8 +133,11 @@ def deployment(
     }
 
 
-def service(owner: Object, component: str, name: str, *, headless: bool = False) -> Object:
-    """Return a Service over the pods of a custom resource; headless ones are what routers resolve."""
+def service(owner: Object, component: str, name: str, *, headless: bool = False, grpc: bool = False) -> Object:
+    """Return a Service over the pods of a custom resource; headless ones are what routers resolve.
+
+    With `grpc`, also for the pods' port of that name: h2c, so that meshes and gateways balance by request.
+    """
     spec: Object = {
         "selector": selector_labels(component, owner["metadata"]["name"]),
         "ports": [
@@ -147,6 +150,16 @@ def service(owner: Object, component: str, name: str, *, headless: bool = False)
             }
         ],
     }
+    if grpc:
+        spec["ports"].append(
+            {
+                "name": "grpc",
+                "port": GRPC_PORT,
+                "targetPort": "grpc",
+                "protocol": "TCP",
+                "appProtocol": "kubernetes.io/h2c",
+            }
+        )
     if headless:
         spec["clusterIP"] = "None"
     return {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from modelyard_runtime.contract import HTTP_PORT, PATH_LIVE, PATH_SERVING, PVC_MOUNT, VOLUME_MOUNT, Env
+from modelyard_runtime.contract import GRPC_PORT, HTTP_PORT, PATH_LIVE, PATH_SERVING, PVC_MOUNT, VOLUME_MOUNT, Env
 
 from modelyard_operator.api.modeldeployment import ModelDeploymentSpec, uri_scheme
 from modelyard_operator.api.schema import parse_duration
@@ -41,8 +41,8 @@ def render_model_deployment(owner: Object, spec: ModelDeploymentSpec, settings: 
     """
     name = owner["metadata"]["name"]
     return [
-        service(owner, COMPONENT_RUNTIME, name),
-        service(owner, COMPONENT_RUNTIME, f"{name}-pods", headless=True),
+        service(owner, COMPONENT_RUNTIME, name, grpc=True),
+        service(owner, COMPONENT_RUNTIME, f"{name}-pods", headless=True, grpc=True),
         deployment(
             owner,
             COMPONENT_RUNTIME,
@@ -122,7 +122,10 @@ def _runtime_container(name: str, spec: ModelDeploymentSpec, settings: Settings)
         "imagePullPolicy": settings.image_pull_policy,
         "command": ["python", "-m", "modelyard_runtime"],
         "env": [{"name": str(key), "value": value} for key, value in env.items()],
-        "ports": [{"name": "http", "containerPort": HTTP_PORT, "protocol": "TCP"}],
+        "ports": [
+            {"name": "http", "containerPort": HTTP_PORT, "protocol": "TCP"},
+            {"name": "grpc", "containerPort": GRPC_PORT, "protocol": "TCP"},
+        ],
         # A model may load for as long as the rollout's deadline allows; the other probes begin when this one is green.
         "startupProbe": _probe(PATH_SERVING, period=1, failures=600),
         "readinessProbe": _probe(PATH_SERVING, period=2, failures=2),

@@ -105,6 +105,7 @@ class Server:
     host: str
     port: int
     termination_log: Path
+    grpc_port: int = 0
 
     @property
     def url(self) -> str:
@@ -141,12 +142,13 @@ def start_server(folder: Path, model: Mapping[str, Any] | None = None, **env: st
     if model is not None:
         fetch(write_model(folder / "source", model), volume)
     log = folder / "termination-log"
-    port = free_port()
+    port, grpc_port = free_port(), free_port()
     settings = {
         Env.MODEL_NAME: "churn",
         Env.MODEL_DIR: str(volume),
         Env.HOST: "127.0.0.1",
         Env.PORT: str(port),
+        Env.GRPC_PORT: str(grpc_port),
         Env.DRAIN_DELAY: "0.3",
         Env.TERMINATION_LOG: str(log),
     }
@@ -155,7 +157,7 @@ def start_server(folder: Path, model: Mapping[str, Any] | None = None, **env: st
         [sys.executable, "-m", "modelyard_runtime"], env=environment, stderr=subprocess.PIPE, text=True
     )
     try:
-        yield Server(process, "127.0.0.1", port, log)
+        yield Server(process, "127.0.0.1", port, log, grpc_port)
     finally:
         process.kill()
         process.communicate()

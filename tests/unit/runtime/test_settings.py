@@ -16,6 +16,13 @@ def test_a_name_is_enough() -> None:
     assert (settings.host, settings.port, settings.timeout, settings.drain_delay) == ("0.0.0.0", 8080, 30.0, 5.0)
 
 
+def test_the_port_of_grpc_moves_with_the_other() -> None:
+    usual = Settings.from_env({"MODELYARD_MODEL_NAME": "churn"})
+    moved = Settings.from_env({"MODELYARD_MODEL_NAME": "churn", "MODELYARD_PORT": "8081"})
+
+    assert (usual.grpc_port, moved.grpc_port) == (9000, 0)
+
+
 def test_every_variable_is_read() -> None:
     settings = Settings.from_env(
         {
@@ -27,6 +34,7 @@ def test_every_variable_is_read() -> None:
             "MODELYARD_MODEL_DIGEST": "sha256:00",
             "MODELYARD_HOST": "127.0.0.9",
             "MODELYARD_PORT": "0",
+            "MODELYARD_GRPC_PORT": "9001",
             "MODELYARD_CACHE_TTL": "0.5",
             "MODELYARD_CACHE_MAX_BYTES": "0",
             "MODELYARD_MAX_BODY_BYTES": "1024",
@@ -53,6 +61,7 @@ def test_every_variable_is_read() -> None:
         model_digest="sha256:00",
         host="127.0.0.9",
         port=0,
+        grpc_port=9001,
         cache_ttl=0.5,
         cache_max_bytes=0,
         max_body_bytes=1024,

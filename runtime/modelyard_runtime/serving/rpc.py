@@ -1,0 +1,57 @@
+"""gRPC beside HTTP: started where grpcio is installed, and never imported where it is not."""
+
+from __future__ import annotations
+
+import logging
+from importlib.util import find_spec
+from typing import Protocol
+
+from modelyard_runtime.protocols.hot import Parts
+from modelyard_runtime.serving.drain import Drain
+from modelyard_runtime.settings import Settings
+
+__all__ = ["RpcServer", "start_rpc"]
+
+_logger = logging.getLogger("modelyard")
+_PACKAGES = ("grpc", "grpc_health", "grpc_reflection", "google.protobuf")
+
+
+class RpcServer(Protocol):
+    """A gRPC server that is started."""
+
+    async def run_until_drained(self) -> None:
+        """Serve, and return once the last request is answered."""
+
+
+class _Nothing:
+    async def run_until_drained(self) -> None:
+        return
+
+
+async def start_rpc(parts: Parts, drain: Drain, settings: Settings) -> RpcServer:
+    """Start to serve gRPC on `settings.grpc_port`; where its packages are missing, say so. Raises LoadFailed."""
+    if not all(_installed(package) for package in _PACKAGES):
+        _logger.info("no gRPC: install modelyard[runtime] for it")
+        return _Nothing()
+    # Costs 50 ms and 15 MB, so only a process that serves gRPC pays for it.
+    from modelyard_runtime.protocols.rpc.server import GrpcServer  # noqa: PLC0415
+
+    server = GrpcServer(
+        parts,
+        drain,
+        host=settings.host,
+        port=settings.grpc_port,
+        drain_delay=settings.drain_delay,
+        max_connection_age=settings.max_connection_age,
+    )
+    await server.start()
+    if not settings.grpc_port:
+        _logger.info("gRPC on port %d", server.port)
+    return server
+
+
+def _installed(package: str) -> bool:
+    try:
+        return find_spec(package) is not None
+    except ModuleNotFoundError:
+        return False
