@@ -43,7 +43,7 @@ __all__ = [
 ]
 
 FORMATS = ("linear", "logistic", "sklearn", "onnx", "lightgbm", "xgboost")
-SCHEMES = ("file", "pvc", "https", "s3", "gs", "az", "hf")
+SCHEMES = ("file", "pvc", "https", "s3", "gs", "az", "hf", "oci")
 
 HTTP_PORT = 8080
 GRPC_PORT = 9000
@@ -114,6 +114,7 @@ class Env(StrEnum):
     LOG_LEVEL = "MODELYARD_LOG_LEVEL"  # info, or warning, or debug: a line for each request too
     # `modelyard serve` alone; without it, models are not changed
     ADMIN_TOKEN_FILE = "MODELYARD_ADMIN_TOKEN_FILE"  # noqa: S105 -- the name of a variable
+    DOCKER_CONFIG_JSON = "MODELYARD_DOCKER_CONFIG_JSON"  # the .dockerconfigjson of the Secret, for oci:// only
     HOST = "MODELYARD_HOST"  # the address to listen on; 0.0.0.0 unless given
     PORT = "MODELYARD_PORT"  # the port to listen on; HTTP_PORT unless given, any free one for 0
     GRPC_PORT = "MODELYARD_GRPC_PORT"  # for gRPC; GRPC_PORT unless given or PORT is another: then any free one

@@ -42,11 +42,12 @@ _FORMS = {
     "gs": r"gs://[^/]+/.+",
     "az": r"az://[^/]+/.+",
     "hf": r"hf://[^/@]+/[^/@]+@[^/@]+(/.*)?",
+    "oci": r"oci://[^/@]+/[^:@]+(:[^/:@]+|(:[^/:@]+)?@sha256:[0-9a-f]{64})",
 }
 """What a complete URI of each scheme looks like, in the regular expressions that RE2 and Python agree on."""
 _SHOWN = (
-    "file:///PATH, pvc://CLAIM/PATH, https://HOST/PATH, s3://BUCKET/KEY, gs://BUCKET/KEY, az://CONTAINER/KEY or "
-    "hf://ORG/REPO@REVISION"
+    "file:///PATH, pvc://CLAIM/PATH, https://HOST/PATH, s3://BUCKET/KEY, gs://BUCKET/KEY, az://CONTAINER/KEY, "
+    "hf://ORG/REPO@REVISION or oci://REGISTRY/REPOSITORY:TAG"
 )
 _WITH_CREDENTIALS = tuple(scheme for scheme in SCHEMES if scheme not in ("file", "pvc", "https"))
 

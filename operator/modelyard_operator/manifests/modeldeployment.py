@@ -95,7 +95,12 @@ def _fetch_container(spec: ModelDeploymentSpec, settings: Settings) -> Object:
     }
     if model.credentials is not None:
         # Here and nowhere else: the model's own code runs in the other container.
-        container["envFrom"] = [{"secretRef": {"name": model.credentials.secret_name}}]
+        secret = model.credentials.secret_name
+        container["envFrom"] = [{"secretRef": {"name": secret}}]
+        if uri_scheme(model.uri) == "oci":
+            # A key that is no proper name of a variable: `envFrom` of older Kubernetes leaves it out.
+            key = {"name": secret, "key": ".dockerconfigjson", "optional": True}
+            container["env"] = [{"name": str(Env.DOCKER_CONFIG_JSON), "valueFrom": {"secretKeyRef": key}}]
     # Costs the pod nothing (a pod asks for the larger of the two), and quotas refuse containers that name none.
     return container | _resources(spec)
 

@@ -16,6 +16,7 @@ from modelyard_runtime.artifacts.download import download
 from modelyard_runtime.artifacts.hub import fetch_repository
 from modelyard_runtime.artifacts.layout import ARTIFACT_DIR, REPORT_FILE, write_report
 from modelyard_runtime.artifacts.objects import fetch_objects
+from modelyard_runtime.artifacts.oci import fetch_image
 from modelyard_runtime.artifacts.transfer import Transfer
 from modelyard_runtime.artifacts.unpack import is_archive, unpack
 from modelyard_runtime.artifacts.uri import ArtifactURI, parse_uri
@@ -95,6 +96,8 @@ def _copy(uri: ArtifactURI, target: Path, claim_root: Path, transfer: Transfer) 
             return download(uri, target, transfer)
         case "hf":
             return fetch_repository(uri, target, transfer)
+        case "oci":
+            return fetch_image(uri, target, transfer)
         case _:
             return fetch_objects(uri, target, transfer)
 

@@ -69,6 +69,21 @@ def test_replicas_do_not_make_a_new_revision_and_a_new_uri_does() -> None:
     assert revision(model_deployment(model={"uri": "pvc://models/churn/2"})) != base
 
 
+def test_credentials_reach_the_init_container_and_no_other() -> None:
+    model = {"uri": "oci://registry.example.com/churn:4", "credentials": {"secretName": "pull"}}
+    pod = _model(model_deployment(model=model))[-1]["spec"]["template"]["spec"]
+
+    (fetch,) = pod["initContainers"]
+    assert fetch["envFrom"] == [{"secretRef": {"name": "pull"}}]
+    assert fetch["env"] == [
+        {
+            "name": "MODELYARD_DOCKER_CONFIG_JSON",
+            "valueFrom": {"secretKeyRef": {"name": "pull", "key": ".dockerconfigjson", "optional": True}},
+        }
+    ]
+    assert "pull" not in str([pod["containers"], pod["volumes"]])
+
+
 def test_a_shift_leaves_the_router_pods_alone() -> None:
     before, after = _router((9000, 1000)), _router((5000, 5000))
 

@@ -24,11 +24,11 @@ def _no_credentials_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def start(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], AbstractContextManager[Server]]:
+def start(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., AbstractContextManager[Server]]:
     """Start a server by its scheme; skip where this machine can't have it."""
 
-    def make(scheme: str) -> AbstractContextManager[Server]:
-        return _or_skip(getattr(servers, scheme)(tmp_path_factory.mktemp(scheme)))
+    def make(scheme: str, **options: str) -> AbstractContextManager[Server]:
+        return _or_skip(getattr(servers, scheme)(tmp_path_factory.mktemp(scheme), **options))
 
     return make
 
@@ -46,7 +46,7 @@ def _or_skip(server: AbstractContextManager[Server]) -> Iterator[Server]:
 
 
 @pytest.fixture(scope="module", params=["s3", "gs", "az"])
-def server(request: pytest.FixtureRequest, start: Callable[[str], AbstractContextManager[Server]]) -> Iterator[Server]:
+def server(request: pytest.FixtureRequest, start: Callable[..., AbstractContextManager[Server]]) -> Iterator[Server]:
     """Each of the three object storages in turn."""
     with start(request.param) as running:
         yield running

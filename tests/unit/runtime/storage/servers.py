@@ -95,6 +95,20 @@ def az(folder: Path) -> Iterator[Server]:
         yield Server("az", port, environ, (ACCOUNT_KEY,), folder)
 
 
+@contextlib.contextmanager
+def oci(folder: Path, auth: str = "") -> Iterator[Server]:
+    """Run the registry `distribution` over a folder; `auth` is what its configuration says below that key, as JSON."""
+    port = free_port()
+    more = f"auth: {auth}\n" if auth else ""
+    config = folder / "config.yml"
+    config.write_text(
+        f"version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {folder}/data}}}}\n"
+        f'http: {{addr: "127.0.0.1:{port}"}}\n{more}'
+    )
+    with process([str(go_program("registry")), "serve", str(config)], port, folder, {"OTEL_TRACES_EXPORTER": "none"}):
+        yield Server("oci", port, {}, (), folder)
+
+
 def _make_container(url: str, name: str) -> None:
     """Create a container; signed by hand (Shared Key), since obstore makes none."""
     headers = {"x-ms-date": formatdate(usegmt=True), "x-ms-version": "2021-08-06"}
