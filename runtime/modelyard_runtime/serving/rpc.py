@@ -33,7 +33,7 @@ async def start_rpc(parts: Parts, drain: Drain, settings: Settings) -> RpcServer
     if not all(_installed(package) for package in _PACKAGES):
         _logger.info("no gRPC: install modelyard[runtime] for it")
         return _Nothing()
-    # Costs 50 ms and 15 MB, so only a process that serves gRPC pays for it.
+    # Costs 15 MB and up to a third of a second, so only a process that serves gRPC pays for it.
     from modelyard_runtime.protocols.rpc.server import GrpcServer  # noqa: PLC0415
 
     server = GrpcServer(

@@ -120,7 +120,7 @@ def forbid_change(name: str) -> Forbidden:
     """Return the answer to those who would load or unload a model."""
     return Forbidden(
         f"the model {name[:100]!r} is not loaded or unloaded by requests: in a cluster, edit the ModelDeployment's "
-        "spec.model; on one machine, start modelyard serve anew"
+        "spec.model; on one machine, start modelyard serve with --admin-token-file and use POST and DELETE /models"
     )
 
 
