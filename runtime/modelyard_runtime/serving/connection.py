@@ -20,6 +20,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from modelyard_runtime.contract import HEADER_REQUEST_ID
 from modelyard_runtime.observe.log import CURRENT_REQUEST, RequestContext
+from modelyard_runtime.serving.exchange import Exchange
 
 __all__ = ["Connection", "ConnectionLimits"]
 
@@ -110,6 +111,7 @@ class Connection(HttpToolsProtocol):
         CURRENT_REQUEST.set(RequestContext(own, traceparent))
         super().on_headers_complete()
         cycle = self.cycle
+        cycle.__class__ = Exchange  # uvicorn names no other place where its own could be replaced; it adds no state
         cycle.default_headers = echoed
         if self.loop.time() >= self._closes:
             cycle.keep_alive = False

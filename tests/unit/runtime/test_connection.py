@@ -189,3 +189,36 @@ def test_a_body_that_is_slower_than_its_client_says_is_a_408(server: Server) -> 
 
     assert status == b"HTTP/1.1 408 Request Timeout"
     assert "within 0.05 s" in body["error"]
+
+
+@pytest.mark.parametrize(("method", "path"), [("GET", "/health"), ("GET", "/metrics"), ("GET", "/openapi.json")])
+def test_answers_are_whole(method: str, path: str, server: Server) -> None:
+    with httpx.Client() as client:
+        answers = [client.request(method, f"{server.url}{path}") for _ in range(2)]
+
+    assert [answer.status_code for answer in answers] == [200, 200]
+    assert all(len(answer.content) == int(answer.headers["content-length"]) for answer in answers)
+
+
+def test_a_client_that_asks_for_it_is_told_that_the_connection_closes(server: Server) -> None:
+    body = b'{"features": [1, 2]}'
+    head = b"POST /predict HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(body)
+
+    status, answer = exchange(server, head + body)
+
+    assert status == b"HTTP/1.1 200 OK"
+    assert answer["prediction"] == 3.0
+
+
+def test_pipelined_requests_are_answered_in_order(server: Server) -> None:
+    bodies = [json.dumps({"features": [1, value]}).encode() for value in range(5)]
+    requests = b"".join(
+        b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s" % (len(b), b) for b in bodies
+    )
+
+    with socket.create_connection((server.host, server.port), timeout=30) as connection:
+        connection.sendall(requests + b"GET /nothing HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        answers = b"".join(iter(lambda: connection.recv(65536), b""))
+
+    predictions = [json.loads(part.partition(b"}")[0] + b"}")["prediction"] for part in answers.split(b"\r\n\r\n")[1:6]]
+    assert predictions == [1.0, 2.0, 3.0, 4.0, 5.0]
