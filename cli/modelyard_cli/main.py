@@ -80,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     )
 
     fetch = commands.add_parser("fetch", help="fetch a model's artifact into a folder, verified")
-    fetch.add_argument("uri", metavar="URI", help="file:///PATH or https://HOST/PATH (a file, .tar.gz or .zip)")
+    fetch.add_argument("uri", metavar="URI", help="s3://, gs://, az://, hf://, oci://, https:// or file:///PATH")
     fetch.add_argument("--to", required=True, metavar="FOLDER", help="the folder to fill")
     fetch.add_argument("--format", help="the artifact's format (default: found from its files)")
     fetch.add_argument("--version", dest="model_version", help="the version (default: from the digest)")

@@ -1,4 +1,4 @@
-// The storage servers that tests fetch from, each at one version, built by tests/servers/programs.py.
+// The storage servers that tests fetch from, each at one version, built by tests/unit/runtime/storage/programs.py.
 module modelyard.test/storage-servers
 
 go 1.26.0

@@ -52,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m modelyard_runtime.artifacts", description="Fetch a model's artifact into a folder."
     )
-    parser.add_argument("uri", help="file:///PATH, pvc://CLAIM/PATH or https://HOST/PATH (a file, .tar.gz or .zip)")
+    parser.add_argument("uri", help="file, pvc, https, s3, gs, az, hf or oci:// (docs/storage.md)")
     parser.add_argument("--to", type=Path, default=Path(VOLUME_MOUNT), help="the folder to fill (default: %(default)s)")
     parser.add_argument("--digest", default=None, help="sha256:<hex>; another content is refused")
     parser.add_argument("--format", default=None, help="default: found from the files")

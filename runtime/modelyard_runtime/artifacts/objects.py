@@ -45,7 +45,12 @@ class _Bucket:
 
         The library's own words are never passed on: they quote requests and answers, which hold keys and signatures.
         """
-        from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError  # noqa: PLC0415
+        from obstore.exceptions import (  # noqa: PLC0415
+            BaseError,
+            PermissionDeniedError,
+            PreconditionError,
+            UnauthenticatedError,
+        )
 
         try:
             return call()
@@ -55,6 +60,8 @@ class _Bucket:
             raise
         except (PermissionDeniedError, UnauthenticatedError) as exc:
             raise self._denied(_code(str(exc))) from None
+        except PreconditionError:
+            raise self.changed(key) from None
         except ValueError:
             raise UnsafeArtifact(f"{self.holder} holds a key with '..', '.' or an empty part near {key!r}") from None
         except BaseError as exc:
@@ -88,6 +95,10 @@ class _Bucket:
                 raise self._denied(code) from None
             raise LoadFailed(f"{self.holder}, key {key!r}: the server answers {code}; {self.access.place}") from None
         raise Transient(f"{self.holder}, key {key!r}: {code}") from None
+
+    def changed(self, key: str) -> LoadFailed:
+        """Return the error for an object that is another one now."""
+        return LoadFailed(f"{key!r} in {self.holder} was changed while it was fetched; it is fetched anew")
 
     def _denied(self, code: str) -> AccessDenied:
         return AccessDenied(
@@ -195,7 +206,6 @@ def _check_budget(metas: Iterable[ObjectMeta], transfer: Transfer) -> None:
 
 def _receive(bucket: _Bucket, meta: ObjectMeta, path: Path, transfer: Transfer) -> tuple[str, int]:
     import obstore  # noqa: PLC0415
-    from obstore.exceptions import PreconditionError  # noqa: PLC0415
 
     key, size, etag = meta["path"], meta["size"], _quoted(meta["e_tag"])
     what = f"{bucket.uri.scheme}://{bucket.uri.host}/{key}"
@@ -207,15 +217,16 @@ def _receive(bucket: _Bucket, meta: ObjectMeta, path: Path, transfer: Transfer) 
             options: GetOptions = {"if_match": etag} if etag else {}
             if incoming.size:
                 options["range"] = {"offset": incoming.size}
-            for chunk in obstore.get(bucket.store, key, options=options).stream(min_chunk_size=_CHUNK):
+            result = obstore.get(bucket.store, key, options=options)
+            if etag and _quoted(result.meta["e_tag"]) not in ("", etag):  # a storage that ignores If-Match
+                raise bucket.changed(key)
+            for chunk in result.stream(min_chunk_size=_CHUNK):
                 incoming.write(bytes(chunk))
 
         def attempt() -> None:
             if size == 0 or incoming.size < size:
                 try:
                     bucket.guard(read, key)
-                except PreconditionError:
-                    raise LoadFailed(f"{what} was changed while it was fetched; it is tried again") from None
                 except FileNotFoundError as exc:
                     if isinstance(exc, ArtifactNotFound):
                         raise

@@ -173,6 +173,18 @@ def test_a_connection_that_breaks_is_taken_up_where_it_broke(
     assert all(not line.endswith(b"=0-") for line in ranges)
 
 
+def test_an_object_that_changes_meanwhile_is_not_mixed_with_the_old_one(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(server, {"changed/model.json": MODEL})
+    before = obstore.head(STORES[server.scheme].open("models", os.environ), "changed/model.json")
+    put(server, {"changed/model.json": MODEL + b" "})
+    monkeypatch.setattr(obstore, "head", lambda *_: before)
+
+    with pytest.raises(LoadFailed, match="was changed while it was fetched"):
+        fetch(uri(server, "changed/model.json"), tmp_path)
+
+
 def test_errors_of_the_server_are_retried(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     put(server, {"flaky/model.json": MODEL})
     cutter = Cutter(server.port, errors=2)

@@ -127,6 +127,21 @@ def test_of_an_index_the_manifest_for_this_machine_counts(push: Pusher, registry
     assert files_of(tmp_path / "artifact") == {"model.json": MODEL}
 
 
+@pytest.fixture(scope="module")
+def bad(registry: Server) -> None:
+    """Artifacts and images that can't be taken."""
+    push = Pusher(registry.url)
+    push.image("bad", "image", tar_layer({"etc/passwd": b""}))
+    push.image("bad", "image-out", tar_layer({"models/../../evil": b""}))
+    push.artifact("bad", "untitled", ("application/octet-stream", MODEL, {}))
+    push.artifact("bad", "zstd", ("application/vnd.oci.image.layer.v1.tar+zstd", MODEL, {}))
+    push.artifact("bad", "out", file_layer("../evil", MODEL))
+    push.artifact("bad", "tar-out", tar_layer({"../evil": b""}))
+    push.artifact("bad", "link", tar_layer({"model.json": "/etc/passwd"}))
+    push.artifact("bad", "twice", file_layer("m", b"1"), file_layer("m", b"2"))
+    push.artifact("bad", "broken", ("application/vnd.oci.image.layer.v1.tar+gzip", b"no tar", {}))
+
+
 @pytest.mark.parametrize(
     ("place", "error", "advice"),
     [
@@ -146,18 +161,8 @@ def test_of_an_index_the_manifest_for_this_machine_counts(push: Pusher, registry
     ],
 )
 def test_what_is_missing_or_bad_is_refused_with_a_reason(
-    place: str, error: type[StartupFailure], advice: str, push: Pusher, registry: Server, tmp_path: Path
+    place: str, error: type[StartupFailure], advice: str, bad: None, registry: Server, tmp_path: Path
 ) -> None:
-    push.image("bad", "image", tar_layer({"etc/passwd": b""}))
-    push.image("bad", "image-out", tar_layer({"models/../../evil": b""}))
-    push.artifact("bad", "untitled", ("application/octet-stream", MODEL, {}))
-    push.artifact("bad", "zstd", ("application/vnd.oci.image.layer.v1.tar+zstd", MODEL, {}))
-    push.artifact("bad", "out", file_layer("../evil", MODEL))
-    push.artifact("bad", "tar-out", tar_layer({"../evil": b""}))
-    push.artifact("bad", "link", tar_layer({"model.json": "/etc/passwd"}))
-    push.artifact("bad", "twice", file_layer("m", b"1"), file_layer("m", b"2"))
-    push.artifact("bad", "broken", ("application/vnd.oci.image.layer.v1.tar+gzip", b"no tar", {}))
-
     with pytest.raises(error) as caught:
         fetch(f"oci://127.0.0.1:{registry.port}/{place}", tmp_path / "volume")
 
