@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import orjson
@@ -11,6 +12,7 @@ from fastapi.responses import JSONResponse
 from modelyard_runtime.errors import BadRequest
 from modelyard_runtime.protocols.hot import Answer, Call, HotRoute, Parts
 from modelyard_runtime.protocols.inputs import parse_object, rows_of_instances
+from modelyard_runtime.protocols.large import LARGE_BYTES, parse_large
 from modelyard_runtime.protocols.models import ErrorBody
 from modelyard_runtime.protocols.v2.infer import resolve_version
 from modelyard_runtime.serving.limits import Receive, Scope, Send
@@ -46,11 +48,15 @@ class V1App(HotRoute):
 
         async def handle(call: Call) -> Answer:
             served = call.served = resolve_version(self._parts.registry, name, version)
-            request = parse_object(call.body)
+            large = len(call.body) > LARGE_BYTES
+            request = await asyncio.to_thread(parse_large, call.body) if large else parse_object(call.body)
             if "instances" not in request:
                 got = ", ".join(sorted(str(key)[:40] for key in request)[:8]) or "nothing"
                 raise BadRequest(f'the body lacks instances; it has {got}. Send {{"instances": [[1.0, 2.0]]}}')
-            rows = rows_of_instances(served.model, request["instances"])
+            if large:
+                rows = await asyncio.to_thread(rows_of_instances, served.model, request["instances"])
+            else:
+                rows = rows_of_instances(served.model, request["instances"])
             stages = call.stages
             stages.on_parsed(len(rows))
             predictions = await self._parts.compute.predict(

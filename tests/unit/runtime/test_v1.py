@@ -34,6 +34,14 @@ def test_instances_are_rows_or_named_values(api: Api, row: Any, path: str) -> No
     assert response.json() == {"predictions": [10.0, 10.0]}
 
 
+def test_a_very_large_body_is_answered_too(api: Api) -> None:
+    rows = 40_000
+
+    response = api.predict({"instances": [[1, 2, 3, 4]] * rows}, PREDICT)
+
+    assert response.json() == {"predictions": [10.0] * rows}
+
+
 def test_labels(serve: Callable[..., Api]) -> None:
     api = serve({"m": FakeModel(lambda rows: np.array(["a", "b"]))})
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from modelyard_runtime.errors import BadRequest, UnknownModel
 from modelyard_runtime.formats.base import Array
 from modelyard_runtime.observe.statistics import Stages
 from modelyard_runtime.protocols.hot import Answer, Call, HotRoute, Parts
+from modelyard_runtime.protocols.large import LARGE_BYTES
 from modelyard_runtime.protocols.v2.bind import bind_inputs, bind_outputs, present
 from modelyard_runtime.protocols.v2.datatypes import datatype_of, to_json, to_raw
 from modelyard_runtime.protocols.v2.request import InferRequest, parse_infer
@@ -78,7 +80,11 @@ class InferApp(HotRoute):
 
         async def handle(call: Call) -> Answer:
             call.served = resolve_version(self._parts.registry, name, version)
-            request = parse_infer(call.body, _header_length(call), call.served.model)
+            length = _header_length(call)
+            if (len(call.body) if length is None else length) > LARGE_BYTES:
+                request = await asyncio.to_thread(parse_infer, call.body, length, call.served.model)
+            else:
+                request = parse_infer(call.body, length, call.served.model)
             outputs = await compute_outputs(
                 self._parts.compute,
                 call.served,

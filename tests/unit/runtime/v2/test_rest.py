@@ -65,6 +65,14 @@ def test_data_is_nested_or_flat(api: Api, data: Any) -> None:
     assert response.json()["outputs"][0]["data"] == [3.0, 7.0]
 
 
+def test_a_very_large_body_is_answered_too(serve: Callable[..., Api]) -> None:
+    rows = 80_000
+
+    response = infer(serve({"m": FakeModel()}), {**ROW, "shape": [rows, 2], "data": [1, 2] * rows})
+
+    assert response.json()["outputs"][0]["data"] == [3.0] * rows
+
+
 @pytest.mark.parametrize("shape", [[2], [2, 1]])
 def test_named_columns(api: Api, shape: list[int]) -> None:
     columns = [{"name": name, "shape": shape, "datatype": "INT64", "data": [1, 2]} for name in ("b", "a")]
