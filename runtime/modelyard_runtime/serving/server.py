@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import signal
 import socket
@@ -104,6 +105,11 @@ async def _serve(
     watching: list[asyncio.Task[None]] = []
     try:
         if await _load(app, sources, drain, listener):
+            if not watch and settings.admin_token_file is None:
+                # What is loaded stays until the end: collections need not go through it again and again, which would
+                # hold requests up for milliseconds.
+                gc.collect()
+                gc.freeze()
             on_ready(_url(listener), app.registry.served())
             watching += [asyncio.create_task(app.catalog.watch(source)) for source in sources if watch]
     except Exception:
