@@ -88,3 +88,20 @@ def _one_at_a_time(folder: Path, made: Path) -> Iterator[bool]:
     with (folder / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield not made.exists()
+
+
+def main() -> None:
+    """Make all of them now, so that a long build shows its progress; name what this machine can't have."""
+    for name in _GO:
+        try:
+            go_program(name)
+        except ClusterError as exc:
+            say(f"{name}: {exc}")
+    try:
+        azurite()
+    except ClusterError as exc:
+        say(f"azurite: {exc}")
+
+
+if __name__ == "__main__":
+    main()
