@@ -23,6 +23,8 @@ def fetch_to(options: argparse.Namespace, folder: str) -> int:
     ):
         if value is not None:
             arguments += [flag, value]
+    if getattr(options, "allow_pickle", False):
+        arguments.append("--allow-pickle")
     return fetch(arguments)
 
 

@@ -72,6 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--format", help="how the artifact is loaded (default: found from its files)")
     serve.add_argument("--version", dest="model_version", help="the served version (default: from the digest)")
     serve.add_argument("--digest", help="sha256:<hex>; another content is refused")
+    serve.add_argument("--allow-pickle", action="store_true", help="take formats that run the artifact's own code")
     serve.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: %(default)s)")
     serve.add_argument("--port", type=int, default=8080, help="the port to listen on (default: %(default)s)")
     serve.add_argument("--watch", action="store_true", help="load files again when they change, without a gap")
@@ -85,6 +86,8 @@ def _parser() -> argparse.ArgumentParser:
     fetch.add_argument("--format", help="the artifact's format (default: found from its files)")
     fetch.add_argument("--version", dest="model_version", help="the version (default: from the digest)")
     fetch.add_argument("--digest", help="sha256:<hex>; another content is refused")
+
+    fetch.add_argument("--allow-pickle", action="store_true", help="take formats that run the artifact's own code")
 
     commands.add_parser("operator", help="run the operator, as its image does (configured by MODELYARD_* variables)")
 

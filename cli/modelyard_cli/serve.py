@@ -61,6 +61,8 @@ def _settings(options: argparse.Namespace, name: str) -> Settings:
     environ[Env.MODEL_NAME] = name
     environ[Env.HOST] = options.host
     environ[Env.PORT] = str(options.port)
+    if options.allow_pickle:
+        environ[Env.ALLOW_PICKLE] = "true"
     if options.admin_token_file is not None:
         environ[Env.ADMIN_TOKEN_FILE] = options.admin_token_file
     # A person who presses Ctrl-C is not a balancer that has to take note first.

@@ -42,7 +42,7 @@ __all__ = [
     "parse_termination_message",
 ]
 
-FORMATS = ("linear", "logistic", "sklearn", "onnx", "lightgbm", "xgboost")
+FORMATS = ("linear", "logistic", "sklearn", "onnx", "lightgbm", "xgboost", "python")
 SCHEMES = ("file", "pvc", "https", "s3", "gs", "az", "hf", "oci")
 
 HTTP_PORT = 8080
@@ -100,6 +100,7 @@ class Env(StrEnum):
     MODEL_VERSION = "MODELYARD_MODEL_VERSION"
     MODEL_DIGEST = "MODELYARD_MODEL_DIGEST"
     MODEL_DIR = "MODELYARD_MODEL_DIR"
+    ALLOW_PICKLE = "MODELYARD_ALLOW_PICKLE"  # true: formats that run the artifact's own code are loaded too
     CACHE_TTL = "MODELYARD_CACHE_TTL"
     CACHE_MAX_BYTES = "MODELYARD_CACHE_MAX_BYTES"
     MAX_BODY_BYTES = "MODELYARD_MAX_BODY_BYTES"

@@ -29,6 +29,8 @@ class Settings:
     """The served version; empty: the one in artifact.json."""
     model_digest: str = ""
     """The digest that artifact.json must show; empty: any."""
+    allow_pickle: bool = False
+    """Whether artifacts may run code of their own: pickles, joblib files and the format python."""
     host: str = "0.0.0.0"  # noqa: S104 -- a pod serves on all its addresses; local mode gives one
     """The address to listen on."""
     port: int = HTTP_PORT
@@ -79,6 +81,7 @@ class Settings:
             model_format=read.text(Env.MODEL_FORMAT, ""),
             model_version=read.text(Env.MODEL_VERSION, ""),
             model_digest=read.text(Env.MODEL_DIGEST, ""),
+            allow_pickle=read.choice(Env.ALLOW_PICKLE, "false", ("true", "false")) == "true",
             host=read.text(Env.HOST, cls.host),
             port=port,
             # Where the one port was moved, the usual other one may be somebody else's.

@@ -80,6 +80,8 @@ def _fetch_container(spec: ModelDeploymentSpec, settings: Settings) -> Object:
     for flag, value in (("--digest", model.digest), ("--format", model.format), ("--version", model.version)):
         if value is not None:
             command += [flag, value]
+    if model.allow_pickle:
+        command.append("--allow-pickle")
     mounts: list[Object] = [{"name": "model", "mountPath": VOLUME_MOUNT}, {"name": "tmp", "mountPath": "/tmp"}]  # noqa: S108 - the container's own
     if uri_scheme(model.uri) == "pvc":
         command += ["--claim-root", PVC_MOUNT]
@@ -121,6 +123,8 @@ def _runtime_container(name: str, spec: ModelDeploymentSpec, settings: Settings)
         Env.WARMUP_REQUESTS: str(serving.warmup.requests),
         Env.DRAIN_DELAY: _number(parse_duration(serving.drain_delay)),
     }
+    if spec.model.allow_pickle:
+        env[Env.ALLOW_PICKLE] = "true"
     container: Object = {
         "name": RUNTIME_CONTAINER,
         "image": settings.runtime_image,

@@ -28,6 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             digest=options.digest,
             format=options.format,
             version=options.version,
+            allow_pickle=options.allow_pickle,
             claim_root=options.claim_root,
         )
     except StartupFailure as exc:
@@ -57,6 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--digest", default=None, help="sha256:<hex>; another content is refused")
     parser.add_argument("--format", default=None, help="default: found from the files")
     parser.add_argument("--version", default=None, help="default: the first 12 hex digits of the digest")
+    parser.add_argument("--allow-pickle", action="store_true", help="take formats that run the artifact's own code")
     parser.add_argument("--claim-root", type=Path, default=Path(PVC_MOUNT), help="where the claim of a pvc:// uri is")
     return parser
 

@@ -37,6 +37,7 @@ def fetch(
     digest: str | None = None,
     format: str | None = None,
     version: str | None = None,
+    allow_pickle: bool = False,
     claim_root: Path = Path(PVC_MOUNT),
     max_bytes: int = MAX_BYTES,
     environ: Mapping[str, str] = os.environ,
@@ -46,7 +47,8 @@ def fetch(
     A second call gives the same result: the earlier files are replaced, and at no moment is there an artifact.json
     beside files that it does not describe. `digest` (sha256:<hex>) refuses another content; `format` skips finding
     it; `version` defaults to the digest's first 12 hex digits; `claim_root` is where the claim of a pvc:// uri is
-    mounted; `max_bytes` bounds what is fetched and, again, what is unpacked; `environ` holds credentials and endpoints
+    mounted; `allow_pickle` takes formats that run code;
+    `max_bytes` bounds what is fetched and, again, what is unpacked; `environ` holds credentials and endpoints
     (docs/storage.md). Raises a StartupFailure for whatever can go wrong.
     """
     parsed = parse_uri(uri)
@@ -61,7 +63,7 @@ def fetch(
             )
             check_digest(actual, digest, uri)
             _unpack(staging, single, max_bytes)
-            found = detect(staging / ARTIFACT_DIR, format or "")
+            found = detect(staging / ARTIFACT_DIR, format or "", allow_pickle=allow_pickle)
             report = FetchReport(
                 uri=uri, digest=actual, format=found.format, version=version or default_version(actual), bytes=size
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
@@ -110,6 +111,7 @@ class RowsModel:
     features: int | None = None
     feature_names: Sequence[str] | None = None
     text_features: frozenset[int] = frozenset()
+    metadata: Mapping[str, Any] = MappingProxyType({})
     compiled: Compiled = Compiled("original")
     probabilities: TensorSpec | None = None
 

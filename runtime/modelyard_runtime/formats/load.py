@@ -11,18 +11,23 @@ from modelyard_runtime.formats.base import Model
 
 __all__ = ["load_model"]
 
+_MAY_HOLD_CODE = ("sklearn", "python", "mlflow")
+
 
 def load_model(detection: Detection) -> Model:
     """Load the model. Raises StartupFailure: UnsafeArtifact, UnknownFormat, OutOfMemory, LoadFailed.
 
-    A format `x` is the module `formats/x.py` with `load(path) -> Model`, imported only now: a linear model does not
-    pay for scikit-learn.
+    A format `x` is the module `formats/x.py` with `load(path) -> Model`, given `allow_pickle` where its files may
+    hold code; it is imported only now: a linear model does not pay for scikit-learn.
     """
     if detection.format not in FORMATS:
         raise UnknownFormat(f"the format {detection.format!r} is not supported; it is one of: {', '.join(FORMATS)}")
     module = importlib.import_module(f"modelyard_runtime.formats.{detection.format}")
     try:
-        model: Model = module.load(detection.path)
+        if detection.format in _MAY_HOLD_CODE:
+            model: Model = module.load(detection.path, allow_pickle=detection.allow_pickle)
+        else:
+            model = module.load(detection.path)
     except StartupFailure:
         raise
     except MemoryError:

@@ -1,4 +1,4 @@
-"""The format `sklearn`: any scikit-learn estimator saved with skops, which holds no code.
+"""The format `sklearn`: any scikit-learn estimator saved with skops, which holds no code; a pickle where allowed.
 
 skops refuses types that it does not know. Of those, the ones that scikit-learn itself defines are let through, and a
 few of numpy's and scipy's that fitted estimators hold; never a function, which could be one that runs a string, and
@@ -27,6 +27,8 @@ from modelyard_runtime.formats.compiling import (
     made_rows,
     text_columns,
 )
+from modelyard_runtime.formats.pickles import read_pickle
+from modelyard_runtime.formats.threads import library
 
 __all__ = ["SklearnModel", "load"]
 
@@ -135,23 +137,9 @@ class SklearnModel(RowsModel):
         return TensorSpec("probabilities", "FP64", (-1, len(classes)))
 
 
-def load(path: Path) -> SklearnModel:
-    """Load a .skops file. Raises UnsafeArtifact naming the types that are not trusted, LoadFailed."""
-    try:
-        import skops.io  # noqa: PLC0415 -- an extra, and slow to import: only where a model needs it
-    except ImportError:
-        raise LoadFailed("skops is not installed; pip install 'modelyard[sklearn]'") from None
-    try:
-        untrusted = skops.io.get_untrusted_types(file=path)
-        _refuse_strangers(path, untrusted)
-        estimator = skops.io.load(path, trusted=untrusted)
-    except (UnsafeArtifact, MemoryError):
-        raise
-    except Exception as exc:
-        raise LoadFailed(
-            f"{path.name} can't be loaded ({type(exc).__name__}: {str(exc)[:300]}); "
-            "save it again with skops.io.dump, with the versions of scikit-learn and skops that this runtime has"
-        ) from None
+def load(path: Path, *, allow_pickle: bool = False) -> SklearnModel:
+    """Load a .skops file, or with `allow_pickle` a pickle. Raises UnsafeArtifact, LoadFailed."""
+    estimator = _read_skops(path) if path.suffix.lower() == ".skops" else read_pickle(path, allow_pickle=allow_pickle)
     if not callable(getattr(estimator, "predict", None)):
         raise LoadFailed(
             f"{path.name} holds a {type(estimator).__name__}, which has no predict; save an estimator or Pipeline"
@@ -159,6 +147,22 @@ def load(path: Path) -> SklearnModel:
     # Fitted on a data frame, an estimator warns at each array that it lacks names: here they were put in order before.
     warnings.filterwarnings("ignore", message="X does not have valid feature names")
     return SklearnModel(estimator)
+
+
+def _read_skops(path: Path) -> Any:
+    library("sklearn", "sklearn")
+    skops = library("skops.io", "sklearn")
+    try:
+        untrusted = skops.get_untrusted_types(file=path)
+        _refuse_strangers(path, untrusted)
+        return skops.load(path, trusted=untrusted)
+    except (UnsafeArtifact, MemoryError):
+        raise
+    except Exception as exc:
+        raise LoadFailed(
+            f"{path.name} can't be loaded ({type(exc).__name__}: {str(exc)[:300]}); "
+            "save it again with skops.io.dump, with the versions of scikit-learn and skops that this runtime has"
+        ) from None
 
 
 def _refuse_strangers(path: Path, types: Sequence[str]) -> None:

@@ -63,7 +63,9 @@ class RuntimeApp:
             max_delay=settings.batch_max_delay,
             on_batch=self.metrics.batch,
         )
-        self.catalog = Catalog(self.registry, self.metrics, warmup_requests=settings.warmup_requests)
+        self.catalog = Catalog(
+            self.registry, self.metrics, allow_pickle=settings.allow_pickle, warmup_requests=settings.warmup_requests
+        )
         self._logs_requests = _logger.isEnabledFor(logging.DEBUG)
         self._drain = drain
         self._predict = PredictApp(

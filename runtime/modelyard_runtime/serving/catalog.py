@@ -60,9 +60,12 @@ class Loaded:
 class Catalog:
     """Loads models into a registry. For the event loop's thread; the work itself is done in a thread."""
 
-    def __init__(self, registry: Registry, metrics: Metrics, *, warmup_requests: int = 1) -> None:
+    def __init__(
+        self, registry: Registry, metrics: Metrics, *, allow_pickle: bool = False, warmup_requests: int = 1
+    ) -> None:
         self._registry = registry
         self._metrics = metrics
+        self._allow_pickle = allow_pickle
         self._warmup_requests = warmup_requests
         self._workers = Workers(1, "load")
         self._root: Path | None = None
@@ -134,6 +137,7 @@ class Catalog:
                     digest=source.digest or None,
                     format=source.format or None,
                     version=source.version or None,
+                    allow_pickle=self._allow_pickle,
                 )
                 source = replace(source, directory=folder)
             served, seconds = load_served(
@@ -143,6 +147,7 @@ class Catalog:
                 format=source.format,
                 version=source.version,
                 digest=source.digest,
+                allow_pickle=self._allow_pickle,
                 warmup_requests=self._warmup_requests,
             )
         except BaseException:

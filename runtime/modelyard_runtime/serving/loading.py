@@ -29,6 +29,7 @@ def load_served(
     format: str = "",
     version: str = "",
     digest: str = "",
+    allow_pickle: bool = False,
     warmup_requests: int = 1,
     clock: Callable[[], float] = time.perf_counter,
 ) -> tuple[ServedModel, float]:
@@ -43,7 +44,7 @@ def load_served(
         report = read_report(directory)
         check_digest(report.digest, digest, report.uri)
         _check_there(root)
-        model = load_model(detect(root, format or report.format))
+        model = load_model(detect(root, format or report.format, allow_pickle=allow_pickle))
         warm_up(model, warmup_requests)
     except MemoryError as exc:
         if isinstance(exc, StartupFailure):
