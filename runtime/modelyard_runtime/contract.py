@@ -42,7 +42,7 @@ __all__ = [
     "parse_termination_message",
 ]
 
-FORMATS = ("linear", "logistic", "sklearn", "onnx", "lightgbm", "xgboost", "python")
+FORMATS = ("linear", "logistic", "sklearn", "onnx", "lightgbm", "xgboost", "mlflow", "python")
 SCHEMES = ("file", "pvc", "https", "s3", "gs", "az", "hf", "oci")
 
 HTTP_PORT = 8080

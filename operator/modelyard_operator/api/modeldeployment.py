@@ -129,7 +129,7 @@ class Model(Spec):
     name: (
         Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$")] | None
     ) = Field(None, description="The served name, in paths and bodies; the name of the ModelDeployment unless given.")
-    format: Literal["linear", "logistic", "sklearn", "onnx", "lightgbm", "xgboost", "python"] | None = Field(
+    format: Literal["linear", "logistic", "sklearn", "onnx", "lightgbm", "xgboost", "mlflow", "python"] | None = Field(
         None, description="How the artifact is loaded; found from its files unless given."
     )
     version: (
