@@ -114,6 +114,29 @@ def test_repeated_reconciles_change_nothing(ns: Namespace, operator: OperatorPro
     assert after == versions
 
 
+def test_a_child_that_is_no_longer_rendered_is_deleted_and_others_objects_are_not(ns: Namespace) -> None:
+    ns.apply(model_deployment())
+    ns.wait_for_condition("mdep", "churn", "Ready", "False", "RollingOut")
+    once_ours = ns.get("service", "churn-pods") or {}
+    leftover = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {
+            "name": "churn-leftover",
+            "labels": once_ours["metadata"]["labels"],
+            "ownerReferences": once_ours["metadata"]["ownerReferences"],
+        },
+        "spec": {"clusterIP": "None", "ports": [{"port": 80}]},
+    }
+    alike = {**leftover, "metadata": {"name": "churn-alike", "labels": once_ours["metadata"]["labels"]}}
+
+    ns.apply(alike, leftover)
+
+    eventually(lambda: ns.get("service", "churn-leftover"), lambda seen: seen is None, "what is left over to go")
+    assert ns.get("service", "churn-alike") is not None
+    assert ns.get("service", "churn-pods") is not None
+
+
 def test_deleting_takes_the_children_along(ns: Namespace) -> None:
     ns.apply(model_deployment(replicas=1))
     eventually(lambda: ns.get("deployment", "churn"), bool, "the Deployment")

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Protocol
 
 from modelyard_runtime.contract import ANNOTATION_ROUTER_VERSION, RouterFile
 
@@ -23,7 +24,7 @@ from modelyard_operator.reconcile.conditions import Verdict, condition_of, condi
 from modelyard_operator.reconcile.pods import failure_among, is_ready, of_revision
 from modelyard_operator.reconcile.verbs import Cluster, Object, Rejected
 
-__all__ = ["reconcile_abtest"]
+__all__ = ["next_split", "previous_split", "reconcile_abtest", "weights_applied"]
 
 _SOON = 0.2
 _WAIT = 5.0
@@ -103,7 +104,7 @@ async def _reconcile(cluster: Cluster, settings: Settings, owner: Object, now: d
     live = await apply_children(cluster, owner, others, also_kept=keys[:1])
     deployment = live["Deployment", router_name(name)]
     router = _router_available(deployment, pods)
-    applied = await _weights_applied(cluster, pods, version)
+    applied = await weights_applied(cluster, pods, version)
     variants = [] if held is None else [held]
     verdicts = [router, applied, *variants]
     ready = ready_from(verdicts)
@@ -227,7 +228,16 @@ def _router_available(deployment: Object, pods: list[Object]) -> Verdict:
     return Verdict("RouterAvailable", ok=False, reason="Starting", message="no router is ready yet")
 
 
-async def _weights_applied(cluster: Cluster, pods: list[Object], version: str) -> Verdict:
+class Routers(Protocol):
+    """The verb of `Cluster` that asks router pods."""
+
+    async def router_state(self, pod: Object) -> Object | None:
+        """Return what a router pod says that Envoy has acknowledged."""
+        ...
+
+
+async def weights_applied(cluster: Routers, pods: list[Object], version: str) -> Verdict:
+    """Return whether every ready router has a version of the configuration."""
     ready = [pod for pod in pods if is_ready(pod)]
     states = await asyncio.gather(*(cluster.router_state(pod) for pod in ready))
     for state in states:
