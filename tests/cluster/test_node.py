@@ -319,6 +319,7 @@ def test_nothing_is_left_after_a_starter_is_killed(cluster: Cluster, tmp_path: P
         assert "kubelet" in running(tmp_path / "state")
         assert "kubelet" in down(tmp_path / "state")
 
-    assert traces(tmp_path) == before
+    # What an earlier run left may go with it: a node removes empty control groups under its own number.
+    assert [trace for trace in traces(tmp_path) if trace not in before] == []
     assert not (tmp_path / "state").exists()
     assert "modelyard" in cluster.kubectl("get", "nodes")
