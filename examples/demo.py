@@ -26,7 +26,7 @@ import yaml
 from train import train
 
 EXAMPLES = Path(__file__).parent
-USERS = 2000
+USERS = 1000
 LOAD_CLIENTS = 4
 
 
