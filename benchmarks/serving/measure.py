@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import signal
 import socket
 import subprocess
 import tempfile
@@ -15,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 from servers import Request, Server
 
 __all__ = ["Load", "Started", "load", "started"]
@@ -33,13 +33,7 @@ class Started:
 
     def rss_mib(self) -> float:
         """Return the resident memory in MiB."""
-        children = subprocess.run(["ps", "-e", "-o", "pid=,ppid=,rss="], capture_output=True, text=True, check=True)
-        rows = [tuple(map(int, line.split())) for line in children.stdout.splitlines()]
-        family, size = {self.pid}, 0
-        while len(family) != size:
-            size = len(family)
-            family |= {pid for pid, parent, _ in rows if parent in family}
-        return sum(rss for pid, _, rss in rows if pid in family) / 1024
+        return sum(process.memory_info().rss for process in _family(self.pid)) / 2**20
 
 
 @dataclass(frozen=True)
@@ -52,6 +46,15 @@ class Load:
     errors: int
 
 
+def _family(pid: int) -> list[psutil.Process]:
+    """Return a process and all below it; none once it has ended."""
+    try:
+        process = psutil.Process(pid)
+        return [process, *process.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
+
+
 def _free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         return int(probe.getsockname()[1])
@@ -59,7 +62,7 @@ def _free_port() -> int:
 
 @contextlib.contextmanager
 def started(server: Server, model: Path, cache: Path) -> Iterator[Started]:
-    """Start a server on its core and wait until it is ready; end its whole process group afterwards."""
+    """Start a server on its core and wait until it is ready; end it and all below it afterwards."""
     port = _free_port()
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
@@ -80,8 +83,10 @@ def started(server: Server, model: Path, cache: Path) -> Iterator[Started]:
             _wait_until_ready(process, url + server.ready, folder / "log")
             yield Started(url, time.monotonic() - begun, process.pid)
         finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+            # Not by process group: some servers give their workers groups of their own.
+            for member in _family(process.pid):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    member.kill()
             process.wait()
             log.close()
 

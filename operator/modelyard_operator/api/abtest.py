@@ -13,7 +13,7 @@ from modelyard_operator.api.status import Conditions
 __all__ = ["ABTestSpec", "ABTestStatus", "Assignment", "Override", "Variant", "is_reserved"]
 
 # By the time a router looks at them, these do not hold what the client sent.
-RESERVED_HEADERS = (
+_RESERVED_HEADERS = (
     *("host", "connection", "content-length", "transfer-encoding", "te", "trailer", "upgrade", "keep-alive"),
     *("proxy-connection", "expect", "cookie", "x-request-id", "x-forwarded-for", "x-forwarded-proto"),
     HEADER_PREDICTION_ID,
@@ -22,11 +22,11 @@ RESERVED_HEADERS = (
 
 def is_reserved(header: str) -> bool:
     """Return whether a header's value is the connection's or the router's own, not the client's."""
-    return header.lower() in RESERVED_HEADERS or header.lower().startswith("x-envoy-")
+    return header.lower() in _RESERVED_HEADERS or header.lower().startswith("x-envoy-")
 
 
 _NOT_RESERVED = Rule(
-    cel=f"!(self.lowerAscii() in {list(RESERVED_HEADERS)}) && !self.lowerAscii().startsWith('x-envoy-')",
+    cel=f"!(self.lowerAscii() in {list(_RESERVED_HEADERS)}) && !self.lowerAscii().startsWith('x-envoy-')",
     check=lambda header: not is_reserved(header),
     message="this header does not reach the router as the client sent it: use one of your own, such as x-user-id",
 )

@@ -21,7 +21,7 @@ import ipaddress
 import json
 import re
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 from modelyard_runtime.contract import (
     HEADER_PREDICTION_ID,
@@ -33,6 +33,7 @@ from modelyard_runtime.contract import (
     RouterFile,
 )
 
+from modelyard_operator.api.abtest import is_reserved
 from modelyard_operator.experiment.buckets import Segment, sizes, to_json
 from modelyard_operator.manifests.envoybootstrap import (
     ENVOY_API,
@@ -47,13 +48,6 @@ from modelyard_operator.manifests.envoybootstrap import (
 __all__ = ["HOST_PLACEHOLDER", "RUN_PLACEHOLDER", "RouterConfig", "Upstream", "envoy_command", "render_router_files"]
 
 _HEADER_NAME = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]{1,128}")
-# Names that the connection itself or Envoy owns: by the time of routing they do not hold what the client sent.
-_RESERVED_HEADERS: Final = frozenset(
-    (
-        *("host", "connection", "content-length", "transfer-encoding", "te", "trailer", "upgrade", "keep-alive"),
-        *("proxy-connection", "expect", "cookie", "x-request-id", "x-forwarded-for", "x-forwarded-proto"),
-    )
-)
 
 _Json = dict[str, Any]
 
@@ -157,7 +151,7 @@ def _header_name(name: str) -> str:
     lower = name.lower()
     if not _HEADER_NAME.fullmatch(lower):
         raise ValueError(f"{name!r} is not the name of an HTTP header: use letters, digits and dashes")
-    if lower in _RESERVED_HEADERS or lower == HEADER_PREDICTION_ID or lower.startswith("x-envoy-"):
+    if is_reserved(lower):
         raise ValueError(f"the header {name!r} does not reach the router as the client sent it: use another one")
     return lower
 

@@ -125,7 +125,7 @@ async def _reconcile(cluster: Cluster, settings: Settings, owner: Object, now: d
         "conditions": conditions_from(owner, [router, applied, ready], now),
     }
     await write_status(cluster, owner, status)
-    return None if applied.ok else _ask_again(status["conditions"][1], now)
+    return None if applied.ok else _ask_again(condition_of({"status": status}, applied.type) or {}, now)
 
 
 def _ask_again(applied: Object, now: datetime) -> float:
