@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import BadZipFile, ZipFile
 
 import orjson
 
@@ -15,6 +16,7 @@ __all__ = ["Detection", "detect", "single_folder"]
 
 _JSON_FORMATS = ("linear", "logistic")
 _SUFFIXES = {".skops": "sklearn", ".onnx": "onnx", ".ubj": "xgboost"}
+_TORCH = (".pt2", ".pt", ".pth", ".ts")
 _TEXTS = (".txt", ".lgb", ".lightgbm", ".model")
 _PICKLES = (".pkl", ".pickle", ".joblib")
 _PICKLE_MAGIC = tuple(b"\x80" + bytes([protocol]) for protocol in range(2, 6))
@@ -28,6 +30,7 @@ _EXPECTED = {
     "xgboost": "*.ubj or *.json, as save_model writes it",
     "mlflow": "MLmodel",
     "python": "model.py",
+    "torch": "*.pt2, or TorchScript",
 }
 
 
@@ -99,6 +102,8 @@ def _candidates(files: Sequence[Path]) -> dict[str, Path]:
             jsons.append(path)
         elif suffix in _SUFFIXES:
             by_format.setdefault(_SUFFIXES[suffix], []).append(path)
+        elif suffix in _TORCH:
+            by_format.setdefault(_torch_kind(path), []).append(path)
         elif suffix in _TEXTS and _starts_with(path, (b"tree\n", b"tree\r")):
             by_format.setdefault("lightgbm", []).append(path)
         elif suffix in _PICKLES or _is_pickle(path):
@@ -178,3 +183,25 @@ def _is_pickle(path: Path) -> bool:
 def _starts_with(path: Path, beginnings: tuple[bytes, ...]) -> bool:
     with path.open("rb") as file:
         return file.read(8).startswith(beginnings)
+
+
+def _torch_kind(path: Path) -> str:
+    """Return `torch` for an exported program or TorchScript. Raises UnsafeArtifact for a pickle, LoadFailed."""
+    try:
+        with ZipFile(path) as archive:
+            names = archive.namelist()
+    except BadZipFile:
+        if _is_pickle(path):
+            names = ["data.pkl"]
+        else:
+            raise LoadFailed(f"{path.name} is no archive of PyTorch's; save it again with torch.export.save") from None
+    inner = {name.partition("/")[2] for name in names} | set(names)
+    script = "constants.pkl" in inner and any(name.startswith("code/") for name in inner)
+    if script or "serialized_exported_program.json" in inner or any(name.startswith("models/") for name in inner):
+        return "torch"
+    if "data.pkl" in inner:
+        raise UnsafeArtifact(
+            f"{path.name} is a pickle of torch.save's (a module, or a state dict, which has no code to compute with); "
+            "export the module instead: torch.export.save(torch.export.export(module, example), 'model.pt2')"
+        )
+    raise LoadFailed(f"{path.name} is no archive of PyTorch's; save it again with torch.export.save")

@@ -11,7 +11,7 @@ from modelyard_runtime.formats.base import Model
 
 __all__ = ["load_model"]
 
-_MAY_HOLD_CODE = ("sklearn", "python", "mlflow")
+_MAY_HOLD_CODE = ("sklearn", "python", "mlflow", "torch")
 
 
 def load_model(detection: Detection) -> Model:
