@@ -1,8 +1,8 @@
 """The format `torch`: an exported program (`torch.export.save`) or a TorchScript archive (`torch.jit.save`).
 
 Exported programs are not safe by themselves: `torch.export.load` unpickles weights without a restriction, evaluates
-the text of symbolic sizes, and calls whatever can be reached from the module torch by name. So the archive is looked through
-before: see `_check_program`. TorchScript is read without Python's pickle and computes with torch's operators alone.
+the text of symbolic sizes, and calls whatever can be reached from the module torch by name. So the archive is read
+before that: see `_check_program`. TorchScript has torch's operators alone and no Python pickle.
 """
 
 from __future__ import annotations
