@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Hashable
 
-from modelyard_runtime.errors import DeadlineExceeded, QueueFull, RequestError
+from modelyard_runtime.errors import DeadlineExceeded
 from modelyard_runtime.serving.cache import AnswerCache
 from modelyard_runtime.serving.registry import Registry, ServedModel
 
@@ -47,20 +47,19 @@ class Answers:
             computing = self._computing.get(key)
             if computing is None:
                 return await self._lead(served, key, input_bytes, compute), False
-            try:
-                async with asyncio.timeout_at(deadline):
-                    return await asyncio.shield(computing), True
-            except TimeoutError as exc:
-                if isinstance(exc, RequestError) and asyncio.get_running_loop().time() < deadline:
-                    continue  # the other client had less time than this one: compute it again
-                raise DeadlineExceeded(
-                    "the model did not answer in time; send fewer rows, or raise the timeout"
-                ) from None
-            except QueueFull:
-                raise
-            except asyncio.CancelledError:
-                if not computing.cancelled():
-                    raise
+            left = max(0.0, deadline - asyncio.get_running_loop().time())
+            # Not asyncio.timeout, which asks for a task: this may be the first step of a request, taken outside one.
+            await asyncio.wait({computing}, timeout=left)
+            if not computing.done():
+                raise DeadlineExceeded("the model did not answer in time; send fewer rows, or raise the timeout")
+            if computing.cancelled():
+                continue  # the other client gave up: compute it again
+            error = computing.exception()
+            if isinstance(error, DeadlineExceeded) and asyncio.get_running_loop().time() < deadline:
+                continue  # the other client had less time than this one
+            if error is not None:
+                raise error
+            return computing.result(), True
 
     async def _lead(
         self, served: ServedModel, key: Hashable, input_bytes: int, compute: Callable[[], Awaitable[bytes]]

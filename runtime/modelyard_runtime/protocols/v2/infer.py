@@ -17,10 +17,9 @@ from modelyard_runtime.protocols.v2.bind import bind_inputs, bind_outputs, prese
 from modelyard_runtime.protocols.v2.datatypes import datatype_of, to_json, to_raw
 from modelyard_runtime.protocols.v2.request import InferRequest, parse_infer
 from modelyard_runtime.serving.compute import Compute
-from modelyard_runtime.serving.limits import Receive, Scope, Send
 from modelyard_runtime.serving.registry import Registry, ServedModel
 
-__all__ = ["InferApp", "compute_outputs", "find_infer", "resolve_version"]
+__all__ = ["compute_outputs", "find_infer", "infer_route", "resolve_version"]
 
 _PREFIX = "/v2/models/"
 _SUFFIX = "/infer"
@@ -69,33 +68,22 @@ async def compute_outputs(
     return present(served.model, {name: outputs[name] for name in names})
 
 
-class InferApp(HotRoute):
-    """Answers inference requests of REST."""
+def infer_route(parts: Parts, name: str, version: str | None) -> HotRoute:
+    """Answer inference requests for a model, and a version where the path gives one."""
 
-    def __init__(self, parts: Parts) -> None:
-        super().__init__("v2", parts)
+    async def handle(call: Call) -> Answer:
+        call.served = resolve_version(parts.registry, name, version)
+        length = _header_length(call)
+        if (len(call.body) if length is None else length) > LARGE_BYTES:
+            request = await asyncio.to_thread(parse_infer, call.body, length, call.served.model)
+        else:
+            request = parse_infer(call.body, length, call.served.model)
+        outputs = await compute_outputs(
+            parts.compute, call.served, request, deadline=call.deadline, arrived=call.arrived, stages=call.stages
+        )
+        return _encode(call.served, request, outputs)
 
-    async def __call__(self, name: str, version: str | None, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request for a model, and a version where the path gives one."""
-
-        async def handle(call: Call) -> Answer:
-            call.served = resolve_version(self._parts.registry, name, version)
-            length = _header_length(call)
-            if (len(call.body) if length is None else length) > LARGE_BYTES:
-                request = await asyncio.to_thread(parse_infer, call.body, length, call.served.model)
-            else:
-                request = parse_infer(call.body, length, call.served.model)
-            outputs = await compute_outputs(
-                self._parts.compute,
-                call.served,
-                request,
-                deadline=call.deadline,
-                arrived=call.arrived,
-                stages=call.stages,
-            )
-            return _encode(call.served, request, outputs)
-
-        await self.respond(handle, scope, receive, send)
+    return HotRoute("v2", parts, handle)
 
 
 def _header_length(call: Call) -> int | None:
