@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from modelyard_runtime.formats.base import Array, Compiled, InputRefused, Rows, 
 from modelyard_runtime.formats.parameters import Parameters, read_parameters
 
 __all__ = ["LogisticModel", "load"]
+
+_OVERFLOW = "its scores overflow; the features are too large"
 
 
 class LogisticModel(RowsModel):
@@ -36,15 +39,20 @@ class LogisticModel(RowsModel):
         self._bias = parameters.bias
         self._labels = labels
         # Most requests are of one row, whose time is numpy's fixed cost for each operation: two labels are ready made.
+        self._bias_item = self._bias.item() if self._binary else 0.0
         self._single = [labels[:1].copy(), labels[1:2].copy()] if self._binary else []
         self.probabilities = TensorSpec("probabilities", "FP64", (-1, len(labels)))
 
     def predict(self, rows: Rows) -> Array:
         """Return one label a row, of shape (rows,). Raises InputRefused where the scores overflow."""
         # The sigmoid and the softmax are monotone: the decision needs the scores alone.
-        scores = self._scores(rows)
         if self._single and len(rows) == 1:
-            return self._single[scores.item() > 0]
+            with np.errstate(all="ignore"):
+                score = rows.dot(self._weights).item() + self._bias_item
+            if not math.isfinite(score):
+                raise InputRefused(_OVERFLOW)
+            return self._single[score > 0]
+        scores = self._scores(rows)
         chosen = (scores > 0).astype(np.intp) if self._binary else scores.argmax(axis=1)
         labels: Array = self._labels[chosen]
         return labels
@@ -62,7 +70,7 @@ class LogisticModel(RowsModel):
         with np.errstate(all="ignore"):
             scores: Array = rows @ self._weights + self._bias
         if not all_finite(scores):
-            raise InputRefused("its scores overflow; the features are too large")
+            raise InputRefused(_OVERFLOW)
         return scores
 
 

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeAlias
 
 import orjson
@@ -20,9 +20,11 @@ from modelyard_runtime.errors import RequestError, WrongInput
 from modelyard_runtime.observe.metrics import UNRESOLVED, Metrics
 from modelyard_runtime.observe.statistics import Stages, Statistics
 from modelyard_runtime.protocols.encoding import accepted_encoding, compress, content_encoding, inflate
+from modelyard_runtime.protocols.numbers import FloatParser
 from modelyard_runtime.serving.answers import Answers
 from modelyard_runtime.serving.compute import Compute
 from modelyard_runtime.serving.limits import (
+    TIMEOUTS,
     ClientGone,
     Receive,
     Scope,
@@ -39,6 +41,8 @@ __all__ = ["Answer", "Call", "Handler", "HotRoute", "Parts"]
 
 _logger = logging.getLogger(__name__)
 _JSON = (b"content-type", b"application/json")
+_NOTABLE = TIMEOUTS | {b"content-encoding", b"accept-encoding"}
+"""Headers that are looked at for every request."""
 _THREAD_BYTES = 65536
 """Answers of more bytes than this are compressed in a thread: they would hold the event loop too long."""
 
@@ -57,6 +61,8 @@ class Parts:
     """Seconds for a whole request."""
     draining: Callable[[], bool]
     """While true, connections are closed after their answer."""
+    floats: FloatParser = field(default_factory=FloatParser)
+    """For the event loop's thread."""
     in_flight: int = 0
 
 
@@ -140,16 +146,15 @@ class HotRoute:
         call: Call | None = None
         parts.in_flight += 1
         try:
-            timeout = client_timeout(headers, parts.timeout)
+            notable = [item for item in headers if item[0] in _NOTABLE]
+            timeout = client_timeout(notable, parts.timeout) if notable else parts.timeout
             check_length(len(body), parts.max_body_bytes)
             call = Call(headers, body, arrived, arrived + timeout, stages)
-            encoding = content_encoding(headers)
-            if encoding:
+            if notable and (encoding := content_encoding(notable)):
                 call.body = await inflate(body, encoding, parts.max_body_bytes)
             answer = await self._handler(call)
             reply = Reply(200, answer.headers, answer.payload, parts.draining())
-            wanted = accepted_encoding(headers)
-            if wanted:
+            if notable and (wanted := accepted_encoding(notable)):
                 reply = await _compressed(reply, wanted)
         except RequestError as exc:
             reply = self._failed(exc)

@@ -13,8 +13,9 @@ import orjson
 from modelyard_runtime.errors import BadRequest, WrongInput
 from modelyard_runtime.formats.base import Array, Model, Rows
 from modelyard_runtime.protocols.hot import Answer, Call, HotRoute, Parts
-from modelyard_runtime.protocols.inputs import parse_object, rows_of_features, rows_of_instances
+from modelyard_runtime.protocols.inputs import parse_instances, parse_object, rows_of_features, rows_of_instances
 from modelyard_runtime.protocols.large import LARGE_BYTES, parse_large
+from modelyard_runtime.serving.registry import ServedModel
 
 __all__ = ["predict_routes"]
 
@@ -25,14 +26,13 @@ class _Shape:
 
     field: str
     answer: str
-    parse: Callable[[bytes], dict[str, Any]]
     to_rows: Callable[[Model, Any], Rows]
     single: bool
 
 
 _SHAPES = {
-    "/predict": _Shape("features", "prediction", parse_object, rows_of_features, single=True),
-    "/predict/batch": _Shape("instances", "predictions", parse_object, rows_of_instances, single=False),
+    "/predict": _Shape("features", "prediction", rows_of_features, single=True),
+    "/predict/batch": _Shape("instances", "predictions", rows_of_instances, single=False),
 }
 
 
@@ -54,7 +54,12 @@ class _Predict:
     async def handle(self, call: Call) -> Answer:
         shape = self._shape
         large = len(call.body) > LARGE_BYTES
-        request = await asyncio.to_thread(parse_large, call.body) if large else shape.parse(call.body)
+        if large:
+            request = await asyncio.to_thread(parse_large, call.body)
+        elif shape.single:
+            request = parse_object(call.body)
+        else:
+            request = parse_instances(call.body, self._parts.floats)
         served = call.served = self._parts.registry.resolve(_model_name(request))
         if shape.field not in request:
             got = ", ".join(sorted(str(key)[:40] for key in request)[:8]) or "nothing"
@@ -65,23 +70,10 @@ class _Predict:
             rows = shape.to_rows(served.model, request[shape.field])
         stages = call.stages
         stages.on_parsed(len(rows))
-
-        async def compute() -> bytes:
-            predictions = await self._parts.compute.predict(
-                served.model, rows, deadline=call.deadline, on_start=stages.on_start
-            )
-            stages.on_computed()
-            return await asyncio.to_thread(_encode, predictions, shape) if large else _encode(predictions, shape)
-
-        cached = False
         if _use_cache(request):
-            inputs = (shape.single, rows.shape, _exact(rows))
-            answer, cached = await self._parts.answers.get(
-                served, inputs, rows.nbytes, compute, deadline=call.deadline
-            )
-            self._parts.metrics.cache(served.name, hit=cached)
+            answer, cached = await self._cached(call, served, rows, large=large)
         else:
-            answer = await compute()
+            answer, cached = await self._compute(call, served, rows, large=large), False
         body = {
             shape.answer: orjson.Fragment(answer),
             "model_name": served.name,
@@ -90,6 +82,27 @@ class _Predict:
             "latency_ms": round((time.perf_counter_ns() - stages.arrived) / 1e6, 3),
         }
         return Answer(orjson.dumps(body))
+
+    async def _compute(self, call: Call, served: ServedModel, rows: Rows, *, large: bool) -> bytes:
+        """Return the predictions as JSON."""
+        stages = call.stages
+        predictions = await self._parts.compute.predict(
+            served.model, rows, deadline=call.deadline, on_start=stages.on_start
+        )
+        stages.on_computed()
+        return await asyncio.to_thread(_encode, predictions, self._shape) if large else _encode(predictions, self._shape)
+
+    async def _cached(self, call: Call, served: ServedModel, rows: Rows, *, large: bool) -> tuple[bytes, bool]:
+        """Return the predictions as JSON, and whether they were computed for an earlier request."""
+        answer, cached = await self._parts.answers.get(
+            served,
+            (self._shape.single, rows.shape, _exact(rows)),
+            rows.nbytes,
+            lambda: self._compute(call, served, rows, large=large),
+            deadline=call.deadline,
+        )
+        self._parts.metrics.cache(served.name, hit=cached)
+        return answer, cached
 
 
 def _model_name(request: dict[str, Any]) -> str | None:

@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse
 
 from modelyard_runtime.errors import BadRequest
 from modelyard_runtime.protocols.hot import Answer, Call, HotRoute, Parts
-from modelyard_runtime.protocols.inputs import parse_object, rows_of_instances
+from modelyard_runtime.protocols.inputs import parse_instances, rows_of_instances
 from modelyard_runtime.protocols.large import LARGE_BYTES, parse_large
 from modelyard_runtime.protocols.models import ErrorBody
 from modelyard_runtime.protocols.v2.infer import resolve_version
@@ -42,7 +42,10 @@ def v1_route(parts: Parts, name: str, version: str | None) -> HotRoute:
     async def handle(call: Call) -> Answer:
         served = call.served = resolve_version(parts.registry, name, version)
         large = len(call.body) > LARGE_BYTES
-        request = await asyncio.to_thread(parse_large, call.body) if large else parse_object(call.body)
+        if large:
+            request = await asyncio.to_thread(parse_large, call.body)
+        else:
+            request = parse_instances(call.body, parts.floats)
         if "instances" not in request:
             got = ", ".join(sorted(str(key)[:40] for key in request)[:8]) or "nothing"
             raise BadRequest(f'the body lacks instances; it has {got}. Send {{"instances": [[1.0, 2.0]]}}')

@@ -106,7 +106,14 @@ class Connection(HttpToolsProtocol):
         if self._refused:
             return
         self._received += len(data)
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserError:
+            self._take_body()
+            self._refuse(*self._refusal)
+        except httptools.HttpParserUpgrade:
+            pass  # to a protocol that is not spoken here: answered as any other request
         if self._begun is None:
             self._received = 0
             if self._route is not None and self._patience is None:
@@ -116,7 +123,9 @@ class Connection(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """Note when the head of a request begins."""
-        super().on_message_begin()
+        self.url = b""
+        self.headers = []
+        self.expect_100_continue = False
         self._begun = self.loop.time()
 
     def on_headers_complete(self) -> None:
@@ -197,14 +206,12 @@ class Connection(HttpToolsProtocol):
         elif self.timeout_keep_alive_task is None and now - self._idle_since > self._limits.idle_seconds:
             self.transport.close()
 
-    def send_400_response(self, msg: str) -> None:
-        """Answer bytes that are not HTTP, or a head that is refused."""
-        self._take_body()
-        self._refuse(*self._refusal)
-
     def _start(self, app: Any) -> None:
         """Begin to answer with an application of ASGI."""
-        mine, self.app = self.app, app
+        url, headers, expect, mine = self.url, self.headers, self.expect_100_continue, self.app
+        super().on_message_begin()  # makes the scope, which the short way has no need of
+        self.url, self.headers, self.expect_100_continue, self.app = url, headers, expect, app
+        self.scope["headers"] = headers
         super().on_headers_complete()
         self.app = mine
         self.cycle.default_headers = self._echoed

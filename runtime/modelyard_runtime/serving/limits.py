@@ -10,14 +10,14 @@ from modelyard_runtime.contract import HEADER_TIMEOUT
 from modelyard_runtime.errors import BadRequest, BodyTimeout, BodyTooLarge
 from modelyard_runtime.serving.reply import Header
 
-__all__ = ["ClientGone", "Receive", "Scope", "Send", "check_length", "client_timeout", "discard_body", "read_body"]
+__all__ = ["TIMEOUTS", "ClientGone", "Receive", "Scope", "Send", "check_length", "client_timeout", "discard_body", "read_body"]
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Message: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Coroutine[Any, Any, Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
 
-_TIMEOUTS = frozenset({HEADER_TIMEOUT.encode(), b"x-envoy-expected-rq-timeout-ms"})
+TIMEOUTS = frozenset({HEADER_TIMEOUT.encode(), b"x-envoy-expected-rq-timeout-ms"})
 """The client's own, and what Envoy tells of the time that it will wait; both in milliseconds."""
 _LINGER_SECONDS = 5.0
 _LINGER_IDLE_SECONDS = 0.5
@@ -53,7 +53,7 @@ def check_length(length: int, limit: int) -> None:
 def client_timeout(headers: Iterable[Header], timeout: float) -> float:
     """Return the seconds that a request has: `timeout`, or less where the client says so. Raises BadRequest."""
     for name, value in headers:
-        if name in _TIMEOUTS:
+        if name in TIMEOUTS:
             if len(value) > 12 or not value.isdigit() or not int(value):
                 raise BadRequest(f"{name.decode()} needs to be whole milliseconds above 0, 500 for instance")
             timeout = min(timeout, int(value) / 1000)

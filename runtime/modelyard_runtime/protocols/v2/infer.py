@@ -77,7 +77,7 @@ def infer_route(parts: Parts, name: str, version: str | None) -> HotRoute:
         if (len(call.body) if length is None else length) > LARGE_BYTES:
             request = await asyncio.to_thread(parse_infer, call.body, length, call.served.model)
         else:
-            request = parse_infer(call.body, length, call.served.model)
+            request = parse_infer(call.body, length, call.served.model, parts.floats)
         outputs = await compute_outputs(
             parts.compute, call.served, request, deadline=call.deadline, arrived=call.arrived, stages=call.stages
         )
