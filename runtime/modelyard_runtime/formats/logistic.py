@@ -10,7 +10,16 @@ from typing import Any
 import numpy as np
 
 from modelyard_runtime.errors import LoadFailed
-from modelyard_runtime.formats.base import Array, Compiled, InputRefused, Rows, RowsModel, TensorSpec, all_finite, output_spec
+from modelyard_runtime.formats.base import (
+    Array,
+    Compiled,
+    InputRefused,
+    Rows,
+    RowsModel,
+    TensorSpec,
+    all_finite,
+    output_spec,
+)
 from modelyard_runtime.formats.parameters import Parameters, read_parameters
 
 __all__ = ["LogisticModel", "load"]
@@ -40,7 +49,7 @@ class LogisticModel(RowsModel):
         self._labels = labels
         # Most requests are of one row, whose time is numpy's fixed cost for each operation: two labels are ready made.
         self._bias_item = self._bias.item() if self._binary else 0.0
-        self._single = [labels[:1].copy(), labels[1:2].copy()] if self._binary else []
+        self._single: list[Array] = [labels[:1].copy(), labels[1:2].copy()] if self._binary else []
         self.probabilities = TensorSpec("probabilities", "FP64", (-1, len(labels)))
 
     def predict(self, rows: Rows) -> Array:
@@ -51,7 +60,7 @@ class LogisticModel(RowsModel):
                 score = rows.dot(self._weights).item() + self._bias_item
             if not math.isfinite(score):
                 raise InputRefused(_OVERFLOW)
-            return self._single[score > 0]
+            return self._single[int(score > 0)]
         scores = self._scores(rows)
         chosen = (scores > 0).astype(np.intp) if self._binary else scores.argmax(axis=1)
         labels: Array = self._labels[chosen]

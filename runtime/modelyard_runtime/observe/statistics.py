@@ -84,7 +84,7 @@ class ModelStatistics:
 
     def add(self, stages: Stages, *, success: bool, now_ms: int) -> None:
         """Count a request that was answered, well or not."""
-        # Written out, as every request comes by here: a call for each duration would be the better part of a microsecond.
+        # Written out, as every request comes by here: a call for each duration would cost a microsecond.
         end = _now()
         if not success:
             self.fail.count += 1

@@ -33,7 +33,7 @@ def parse_object(body: bytes) -> dict[str, Any]:
 
 
 def parse_instances(body: bytes, parser: FloatParser) -> dict[str, Any]:
-    """Parse a JSON object, its `instances` as an array where they are rows of numbers. Raises what `parse_object` does."""
+    """Parse a JSON object, `instances` as an array where it is rows of numbers. Raises what `parse_object` does."""
     return parser.object_with_rows(body, "instances") or parse_object(body)
 
 

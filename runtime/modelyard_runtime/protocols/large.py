@@ -36,7 +36,7 @@ def parse_large(body: bytes) -> dict[str, Any]:
     head = _HEAD.match(body)
     if head is None:
         return parse_object(body)
-    found = _rows_in_pieces(body, head.end(), FloatParser()) or _in_pieces(body, head.end())
+    found = _rows_in_pieces(body, head.end(), FloatParser(min_bytes=0)) or _in_pieces(body, head.end())
     return parse_object(body) if found is None else found
 
 

@@ -18,8 +18,6 @@ from modelyard_runtime.formats.base import Array
 __all__ = ["FloatParser"]
 
 _T = TypeVar("_T")
-_MIN_BYTES = 512
-"""Below this the plain parser is as fast."""
 _MAX_BYTES = 256 * 1024
 """Above this the parser would keep too much memory: it takes fourteen times the text."""
 
@@ -27,11 +25,13 @@ _MAX_BYTES = 256 * 1024
 class FloatParser:
     """Reads objects of JSON in which lists of numbers are; for one thread alone, as it uses its memory again."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, min_bytes: int = 512) -> None:
+        """Text below `min_bytes` is left to the plain parser, which is as fast then."""
         self._parser = simdjson.Parser()
+        self._min_bytes = min_bytes
 
     def object_with_rows(self, body: bytes, field: str) -> dict[str, Any] | None:
-        """Return an object whose `field` is rows, as an array of floats of shape (rows, columns); None: read it otherwise.
+        """Return an object whose `field` is rows, as floats of shape (rows, columns); None: read it otherwise.
 
         The other fields are as Python has them.
         """
@@ -42,15 +42,15 @@ class FloatParser:
         return self._guarded(text, lambda document: _rows(document, text.count(b"[")))
 
     def object_with_tensors(self, text: bytes) -> dict[str, Any] | None:
-        """Return an inference request whose FP32 and FP64 inputs have `data` as an array of floats, of shape (elements,).
+        """Return an inference request whose inputs have `data` as floats, of shape (elements,).
 
-        What was nested in the form of a tensor's shape is flat; None: read it otherwise.
+        None: read it otherwise, as one with inputs that are not FP32 or FP64.
         """
         return self._guarded(text, lambda document: _with_tensors(document, text.count(b"[")))
 
     def _guarded(self, text: bytes, read: Callable[[Any], _T]) -> _T | None:
         # What is escaped could hold a bracket that is not there to be counted.
-        if not _MIN_BYTES <= len(text) <= _MAX_BYTES or b"\\" in text:
+        if not self._min_bytes <= len(text) <= _MAX_BYTES or b"\\" in text:
             return None
         try:
             return read(self._parser.parse(text))
@@ -118,10 +118,12 @@ def _floats(values: Any) -> tuple[Array | None, int]:
     if not isinstance(values[0], simdjson.Array):
         # Lists among the numbers have brackets of their own, and make the count wrong.
         return (flat, 1) if len(values) == len(flat) else (None, 0)
-    rows, width = len(values), len(values[0])
-    if not width or len(flat) != rows * width or any(len(row) != width for row in values):
+    rows: list[Any] = list(values)
+    width = len(rows[0])
+    # What has no length is no row either: a TypeError.
+    if not width or len(flat) != len(rows) * width or any(len(row) != width for row in rows):
         return None, 0
-    return flat.reshape(rows, width), 1 + rows
+    return flat.reshape(len(rows), width), 1 + len(rows)
 
 
 def _lists(value: Any) -> int:

@@ -90,7 +90,9 @@ class _Predict:
             served.model, rows, deadline=call.deadline, on_start=stages.on_start
         )
         stages.on_computed()
-        return await asyncio.to_thread(_encode, predictions, self._shape) if large else _encode(predictions, self._shape)
+        return (
+            await asyncio.to_thread(_encode, predictions, self._shape) if large else _encode(predictions, self._shape)
+        )
 
     async def _cached(self, call: Call, served: ServedModel, rows: Rows, *, large: bool) -> tuple[bytes, bool]:
         """Return the predictions as JSON, and whether they were computed for an earlier request."""

@@ -55,9 +55,7 @@ def v1_route(parts: Parts, name: str, version: str | None) -> HotRoute:
             rows = rows_of_instances(served.model, request["instances"])
         stages = call.stages
         stages.on_parsed(len(rows))
-        predictions = await parts.compute.predict(
-            served.model, rows, deadline=call.deadline, on_start=stages.on_start
-        )
+        predictions = await parts.compute.predict(served.model, rows, deadline=call.deadline, on_start=stages.on_start)
         stages.on_computed()
         return Answer(
             orjson.dumps({"predictions": predictions.tolist()}, option=orjson.OPT_SERIALIZE_NUMPY, default=str)

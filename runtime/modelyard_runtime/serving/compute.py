@@ -82,7 +82,8 @@ class Compute:
         """
         if model.inline and sum(tensor.size for tensor in tensors.values()) <= _INLINE_VALUES:
             if on_start is not None:
-                on_start(_batch_rows(model, tensors) or 1, True)
+                first = next(iter(tensors.values()))
+                on_start(len(first) if first.ndim else 1, True)
             return infer_checked(model, tensors, wanted)
         names = tuple(tensors)
         outputs = tuple(wanted) or tuple(spec.name for spec in model.outputs)

@@ -242,10 +242,7 @@ class Connection(HttpToolsProtocol):
         now = self.loop.time()
         parser = self.parser
         keep_alive = (
-            not reply.close
-            and now < self._closes
-            and parser.should_keep_alive()
-            and parser.get_http_version() != "1.0"
+            not reply.close and now < self._closes and parser.should_keep_alive() and parser.get_http_version() != "1.0"
         )
         self.transport.write(reply.encode(self._echoed, keep_alive=keep_alive))
         self.server_state.total_requests += 1

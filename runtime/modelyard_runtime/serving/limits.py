@@ -10,7 +10,17 @@ from modelyard_runtime.contract import HEADER_TIMEOUT
 from modelyard_runtime.errors import BadRequest, BodyTimeout, BodyTooLarge
 from modelyard_runtime.serving.reply import Header
 
-__all__ = ["TIMEOUTS", "ClientGone", "Receive", "Scope", "Send", "check_length", "client_timeout", "discard_body", "read_body"]
+__all__ = [
+    "TIMEOUTS",
+    "ClientGone",
+    "Receive",
+    "Scope",
+    "Send",
+    "check_length",
+    "client_timeout",
+    "discard_body",
+    "read_body",
+]
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Message: TypeAlias = MutableMapping[str, Any]

@@ -68,12 +68,12 @@ def _labels(model: Any, scores: Step) -> Step:
         raise NotCompilable("a classifier of several labels a row has no compiled form")
 
     # Most requests are of one row, whose time is numpy's fixed cost for each operation: two labels are ready made.
-    single = [] if many else [classes[:1].copy(), classes[1:2].copy()]
+    single: list[Array] = [] if many else [classes[:1].copy(), classes[1:2].copy()]
 
     def run(rows: Array) -> Array:
         values = scores(rows)
         if single and values.size == 1:
-            return single[values.item() > 0]
+            return single[int(values.item() > 0)]
         chosen = values.argmax(axis=1) if many else (values > 0).astype(np.intp)
         return np.asarray(classes.take(chosen))
 

@@ -17,7 +17,7 @@ import numpy as np
 import orjson
 
 from modelyard_runtime.errors import BadRequest
-from modelyard_runtime.formats.base import Array
+from modelyard_runtime.formats.base import Array, all_finite
 
 __all__ = [
     "DATATYPES",
@@ -78,7 +78,8 @@ def as_datatype(values: Array, datatype: str) -> Array | None:
 def from_json(data: Any, datatype: str, shape: tuple[int, ...], name: str) -> Array:
     """Return a tensor of `shape` from JSON `data`, nested or flat, row-major. Raises BadRequest, naming the tensor.
 
-    Numbers may be an array of floats already, of shape (elements,). Text is of dtype object, holding str. BF16 has no JSON form.
+    Numbers may be an array of floats already, of shape (elements,). Text is of dtype object, holding str. BF16 has no
+    JSON form.
     """
     flat = data if isinstance(data, np.ndarray) else _flatten(data, shape, name)
     count = math.prod(shape)
@@ -128,9 +129,11 @@ def _elements(flat: list[Any] | Array, datatype: str, name: str) -> Array:
 
 def _narrowed(values: Array, datatype: str, name: str) -> Array:
     wanted = np.dtype(_NUMPY[datatype])
-    with np.errstate(over="ignore"):
-        result = values.astype(wanted)
-    exact = np.isfinite(result).all() if wanted.kind == "f" else (result == values).all()
+    result = values
+    if values.dtype != wanted:
+        with np.errstate(over="ignore"):
+            result = values.astype(wanted)
+    exact = all_finite(result) if wanted.kind == "f" else (result == values).all()
     if not exact:
         raise BadRequest(f"data of input {name} has numbers that {datatype} can't hold")
     return result
@@ -197,7 +200,7 @@ def to_json(values: Array) -> orjson.Fragment:
     """Return the JSON form of a tensor: a flat list. Raises BadRequest for numbers that JSON does not have."""
     if datatype_of(values) == "BYTES":
         return orjson.Fragment(orjson.dumps(_texts(values)))
-    if values.dtype.kind == "f" and not np.isfinite(values).all():
+    if values.dtype.kind == "f" and not all_finite(values):
         raise BadRequest("the output is not a finite number; the input is out of range (binary outputs can hold it)")
     flat = np.ascontiguousarray(values).reshape(-1)
     if values.dtype == np.float16:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -22,16 +22,14 @@ _UNSUPPORTED = {
 _MAX_TENSORS = 100_000
 
 
-@dataclass(frozen=True)
-class OutputRequest:
+class OutputRequest(NamedTuple):
     """An output that is asked for; `binary` is None where the request's default holds."""
 
     name: str
     binary: bool | None = None
 
 
-@dataclass(frozen=True)
-class InferRequest:
+class InferRequest(NamedTuple):
     """What a client asks: tensors by name, in the order in which they came."""
 
     inputs: Mapping[str, Array]
@@ -41,7 +39,7 @@ class InferRequest:
     """Whether outputs go as raw bytes unless they say otherwise."""
     timeout: float | None = None
     """Seconds that the client gives for the answer."""
-    parameters: Mapping[str, Any] = field(default_factory=dict)
+    parameters: Mapping[str, Any] = MappingProxyType({})
 
 
 def parse_infer(
@@ -49,7 +47,9 @@ def parse_infer(
 ) -> InferRequest:
     """Parse a REST body, of which the first `header_length` bytes are JSON (None: all of it; 0: one raw tensor).
 
-    `parser` reads JSON that is mostly numbers faster; it is this thread's, or None. Raises BadRequest, Unsupported. Source: the protocol's REST form and its binary tensor data extension.
+    `parser` reads JSON that is mostly numbers faster; it is this thread's, or None.
+
+    Raises BadRequest, Unsupported. Source: the protocol's REST form and its binary tensor data extension.
     """
     if header_length is None:
         text, raw = body, memoryview(b"")
