@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 __all__ = ["Duration", "ModelStatistics", "Stages", "Statistics"]
 
@@ -117,6 +118,22 @@ class ModelStatistics:
             batch.compute_infer.add(stages.computed - stages.started)
             batch.compute_output.add(end - stages.computed)
 
+    def merge(self, other: Mapping[str, Any]) -> None:
+        """Add what another process counted of the same version, in plain data."""
+        self.last_inference = max(self.last_inference, other["last_inference"])
+        self.inference_count += other["inference_count"]
+        self.execution_count += other["execution_count"]
+        _merge_durations(self, other)
+        for size, batch in other["batches"].items():
+            _merge_durations(self.batches[int(size)], batch)
+
+
+def _merge_durations(into: ModelStatistics | BatchStatistics, other: Mapping[str, Any]) -> None:
+    for name, duration in vars(into).items():
+        if isinstance(duration, Duration):
+            duration.count += other[name]["count"]
+            duration.ns += other[name]["ns"]
+
 
 class Statistics:
     """The statistics of every version that has been asked, by name and version. For the event loop's thread."""
@@ -136,3 +153,7 @@ class Statistics:
         if found is None:
             found = self._models[name, version] = ModelStatistics(name, version)
         return found
+
+    def all(self) -> list[ModelStatistics]:
+        """Return the statistics of every version that has been asked."""
+        return list(self._models.values())

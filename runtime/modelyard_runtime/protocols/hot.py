@@ -13,6 +13,7 @@ import orjson
 from modelyard_runtime.errors import RequestError, WrongInput
 from modelyard_runtime.observe.metrics import UNRESOLVED, Metrics
 from modelyard_runtime.observe.statistics import Stages, Statistics
+from modelyard_runtime.observe.totals import Totals
 from modelyard_runtime.protocols.encoding import ENCODINGS, accepted_encoding, compress, content_encoding, inflate
 from modelyard_runtime.serving.compute import Compute
 from modelyard_runtime.serving.limits import (
@@ -43,6 +44,7 @@ class Parts:
     compute: Compute
     metrics: Metrics
     statistics: Statistics
+    totals: Totals
     max_body_bytes: int
     timeout: float
     """Seconds for a whole request."""

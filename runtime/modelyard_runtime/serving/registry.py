@@ -48,6 +48,7 @@ class Registry:
         self._states: dict[str, ModelState] = {}
         self._versions: dict[str, dict[str, ServedModel]] = {}
         self._listeners: list[Callable[[str], None]] = []
+        self._held = False
 
     @property
     def states(self) -> Mapping[str, ModelState]:
@@ -57,7 +58,17 @@ class Registry:
     @property
     def ready(self) -> bool:
         """Whether there are models and all of them answer."""
-        return bool(self._states) and len(self._served) == len(self._states)
+        return bool(self._states) and len(self._served) == len(self._states) and not self._held
+
+    def hold(self) -> None:
+        """Count as not ready, whatever the models are, until `release`: other workers are not ready yet."""
+        self._held = True
+
+    def release(self) -> None:
+        """Take `hold` back."""
+        self._held = False
+        for name in self._served:
+            self._tell(name)
 
     def on_change(self, listener: Callable[[str], None]) -> None:
         """Call `listener` with the name of each model whose active version changes, right after it has."""

@@ -9,11 +9,11 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
-from modelyard_runtime.errors import LoadFailed
 from modelyard_runtime.protocols.hot import Parts
 from modelyard_runtime.protocols.rpc.messages import SERVICE, Messages
 from modelyard_runtime.protocols.rpc.service import InferenceService
 from modelyard_runtime.serving.drain import Drain, Phase
+from modelyard_runtime.serving.listening import grpc_taken
 
 __all__ = ["GrpcServer"]
 
@@ -25,13 +25,24 @@ class GrpcServer:
     """Serves the parts of an application over gRPC until `drain` says to end. For the event loop's thread."""
 
     def __init__(
-        self, parts: Parts, drain: Drain, *, host: str, port: int, drain_delay: float, max_connection_age: float
+        self,
+        parts: Parts,
+        drain: Drain,
+        *,
+        host: str,
+        port: int,
+        drain_delay: float,
+        max_connection_age: float,
+        shared: bool = False,
     ) -> None:
-        """Bind `host` and `port` (0: any free one). Durations in seconds. Raises LoadFailed."""
+        """Bind `host` and `port` (0: any free one; `shared`: with other workers). Durations in seconds.
+
+        Raises LoadFailed.
+        """
         self._parts = parts
         self._drain = drain
         self._drain_delay = drain_delay
-        self._server = grpc.aio.server(options=_options(parts, max_connection_age))
+        self._server = grpc.aio.server(options=_options(parts, max_connection_age, shared=shared))
         messages = Messages()
         self._health = health.aio.HealthServicer()
         self._updating: set[asyncio.Task[None]] = set()
@@ -45,10 +56,7 @@ class GrpcServer:
         try:
             self.port = self._server.add_insecure_port(address)
         except RuntimeError:
-            raise LoadFailed(
-                f"can't listen on {address} for gRPC: it is taken, or not ours; "
-                "give another port in MODELYARD_GRPC_PORT, 0 for any free one"
-            ) from None
+            raise grpc_taken(host, port) from None
         parts.registry.on_change(lambda name: self._update_soon())
 
     async def start(self) -> None:
@@ -86,11 +94,11 @@ class GrpcServer:
             await self._health.set(service, status.SERVING if serving else status.NOT_SERVING)
 
 
-def _options(parts: Parts, max_connection_age: float) -> list[tuple[str, int]]:
+def _options(parts: Parts, max_connection_age: float, *, shared: bool) -> list[tuple[str, int]]:
     options = [
         ("grpc.max_receive_message_length", parts.max_body_bytes),
         ("grpc.max_send_message_length", -1),
-        ("grpc.so_reuseport", 0),  # two servers on one port are a mistake, not a pool
+        ("grpc.so_reuseport", int(shared)),  # two servers on one port are a mistake, unless they are workers of one
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.min_ping_interval_without_data_ms", _PING_MILLISECONDS),
     ]

@@ -146,9 +146,8 @@ class InferenceService:
         return self._response("ModelConfig", config=model_config(self._served(request)))
 
     async def _model_statistics(self, request: Any, context: Any) -> Any:
-        found = statistics_of(
-            self._parts.registry, self._parts.statistics, request.name or None, request.version or None
-        )
+        statistics = await self._parts.totals.statistics()
+        found = statistics_of(self._parts.registry, statistics, request.name or None, request.version or None)
         return self._response("ModelStatistics", model_stats=found)
 
     async def _repository_index(self, request: Any, context: Any) -> Any:
