@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import sys
+import time
 from typing import Any
 
 import grpc
@@ -10,6 +12,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from modelyard_runtime.protocols.hot import Parts
+from modelyard_runtime.protocols.rpc.leave import Sockets
 from modelyard_runtime.protocols.rpc.messages import SERVICE, Messages
 from modelyard_runtime.protocols.rpc.service import InferenceService
 from modelyard_runtime.serving.drain import Drain, Phase
@@ -19,6 +22,11 @@ __all__ = ["GrpcServer"]
 
 _PING_MILLISECONDS = 10_000
 """How often a client may ask whether the connection lives; more often, and gRPC would close it."""
+_ACCEPT_SECONDS = 0.2
+"""As for HTTP: handshakes under way come to their end, and are accepted."""
+_QUIET_SECONDS = 0.005
+_LOOK_SECONDS = 0.02
+_IDLE_SECONDS = 1.0
 
 
 class GrpcServer:
@@ -46,7 +54,8 @@ class GrpcServer:
         messages = Messages()
         self._health = health.aio.HealthServicer()
         self._updating: set[asyncio.Task[None]] = set()
-        self._server.add_generic_rpc_handlers((InferenceService(parts, messages).handlers(),))
+        self._service = InferenceService(parts, messages)
+        self._server.add_generic_rpc_handlers((self._service.handlers(),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         for module in (health_pb2, reflection_pb2):
             messages.pool.AddSerializedFile(module.DESCRIPTOR.serialized_pb)
@@ -73,7 +82,12 @@ class GrpcServer:
         await self._drain.wait_for(Phase.DRAINING)
         await self._update()
         await self._drain.wait_for(Phase.HURRIED, self._drain_delay)
-        stopping = asyncio.ensure_future(self._server.stop(self._parts.timeout))
+        end = time.monotonic() + self._parts.timeout
+        if sys.platform == "linux":
+            await self._send_clients_away(end)
+        # gRPC waits for clients as well, those that do not answer its pings: without calls, there is no need.
+        grace = max(0.0, end - time.monotonic()) if self._service.calls or sys.platform != "linux" else None
+        stopping = asyncio.ensure_future(self._server.stop(grace))
         forced = asyncio.ensure_future(self._drain.wait_for(Phase.FORCED))
         both: set[asyncio.Future[Any]] = {stopping, forced}
         await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
@@ -81,6 +95,34 @@ class GrpcServer:
         if not stopping.done():
             await self._server.stop(None)
         await stopping
+
+    async def _send_clients_away(self, end: float) -> None:
+        """Close the listener, and have each client take its next calls elsewhere; return when they have gone.
+
+        Clients that were told and then stay, without a call, are not waited for.
+        """
+        with Sockets(self.port) as sockets:
+            sockets.refuse()
+        await asyncio.sleep(_ACCEPT_SECONDS)
+        with Sockets(self.port) as sockets:
+            sockets.stop_listening()
+        told: set[object] = set()
+        last_busy = time.monotonic()
+        while time.monotonic() < end:
+            with Sockets(self.port) as sockets:
+                clients, quiet = sockets.clients, sockets.quiet
+            if not clients or time.monotonic() - last_busy > _IDLE_SECONDS:
+                return
+            if quiet - told:
+                with self._service.hold_answers():
+                    await asyncio.sleep(_QUIET_SECONDS)
+                    with Sockets(self.port) as sockets:
+                        gone = {client for client in quiet & sockets.quiet - told if sockets.send_away(client)}
+                told |= gone
+            if self._service.calls:
+                last_busy = time.monotonic()
+            if await self._drain.wait_for(Phase.FORCED, _LOOK_SECONDS):
+                return
 
     def _update_soon(self) -> None:
         task = asyncio.get_running_loop().create_task(self._update())

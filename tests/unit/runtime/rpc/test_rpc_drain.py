@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -65,6 +66,25 @@ def test_sigterm_under_load_fails_no_call(workers: str, drain_delay: str, tmp_pa
 
         assert tally.failures == []
         assert code == 0
+
+
+def test_a_client_is_told_to_go_and_then_not_waited_for(tmp_path: Path) -> None:
+    """GOAWAY comes first for all streams, so that calls on their way are still taken (RFC 9113, 6.8)."""
+    with start_server(tmp_path, SUM, MODELYARD_TIMEOUT="1000") as server:
+        server.wait_for("/health/ready", 200)
+        with socket.create_connection((server.host, server.grpc_port), timeout=60) as connection:
+            connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes.fromhex("000000040000000000"))
+            received = connection.recv(65536)
+            server.process.terminate()
+
+            code = server.finish()
+
+            received += b"".join(iter(lambda: connection.recv(65536), b""))
+        _, log = server.process.communicate(timeout=60)
+
+    assert code == 0
+    assert bytes.fromhex("0000080700000000007fffffff00000000") in received
+    assert len(log.splitlines()) == 1
 
 
 async def _end_under_load(old: Server, new: Server, tally: Tally) -> int:
