@@ -60,7 +60,7 @@ def run(options: argparse.Namespace) -> int:
 def _serve(
     settings: Settings, models: Sequence[Mapping[str, Any]], *, watch: bool, member: Member | None = None
 ) -> int:
-    limit_thread_pools(os.environ, available_cpus(settings.workers))
+    limit_thread_pools(os.environ, available_cpus())
     from modelyard_runtime.serving.catalog import Source  # noqa: PLC0415 - numpy makes its thread pools at import
     from modelyard_runtime.serving.server import serve  # noqa: PLC0415
 

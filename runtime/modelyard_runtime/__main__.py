@@ -28,7 +28,7 @@ def main() -> int:
         member.end_with_supervisor()
     elif settings.workers > 1:
         return supervise(settings, os.environ, [sys.executable, "-m", "modelyard_runtime"])
-    limit_thread_pools(os.environ, available_cpus(settings.workers))
+    limit_thread_pools(os.environ, available_cpus())
     from modelyard_runtime.serving.server import serve  # noqa: PLC0415 - numpy makes its thread pools at import
 
     return serve(settings, member=member)

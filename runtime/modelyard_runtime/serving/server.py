@@ -19,7 +19,7 @@ from modelyard_runtime.group.peers import Peers
 from modelyard_runtime.observe.log import set_up_logging
 from modelyard_runtime.report import write_termination_message
 from modelyard_runtime.serving.app import RuntimeApp
-from modelyard_runtime.serving.catalog import Source
+from modelyard_runtime.serving.catalog import Source, signature_of
 from modelyard_runtime.serving.connection import ConnectionLimits
 from modelyard_runtime.serving.drain import Drain, Phase
 from modelyard_runtime.serving.http import HttpServer
@@ -117,6 +117,7 @@ async def _serve(
     waits = member is not None and member.returning
     serving: asyncio.Future[Any] | None = None
     watching: list[asyncio.Task[None]] = []
+    before = [(source, signature_of(source)) for source in sources if watch]
     try:
         if isinstance(app.totals, Peers):
             await app.totals.start()
@@ -132,7 +133,7 @@ async def _serve(
                 await _wait_for_others(app, drain, member, board)
             if member is None or (member.index == 0 and not waits and not drain.active):
                 on_ready(_url(listener), app.registry.served())
-            watching += [asyncio.create_task(app.catalog.watch(source)) for source in sources if watch]
+            watching += [asyncio.create_task(app.catalog.watch(*watched)) for watched in before]
     except Exception:
         for source in sources:
             app.registry.fail(source.name)
