@@ -98,8 +98,9 @@ class Peers:
         """Write this worker's share to disk and return it."""
         data = combine([self._before, share_of(self._metrics, self._statistics)]).to_json()
         new = self._file(self._member.index).with_suffix(".new")
-        new.write_bytes(data)
-        new.replace(self._file(self._member.index))
+        with contextlib.suppress(OSError):  # a full disk: then nothing is kept, and all goes on
+            new.write_bytes(data)
+            new.replace(self._file(self._member.index))
         return data
 
     async def _keep(self) -> None:

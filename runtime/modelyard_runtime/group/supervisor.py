@@ -7,6 +7,7 @@ supervisor serves nothing, and imports nothing of what serves: it stays small.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import logging
 import os
 import signal
@@ -88,11 +89,19 @@ def supervise(
                 write_models(Path(folder), models, watch=watch)
             with contextlib.ExitStack() as kept:
                 ports = _reserve_ports(settings, kept)
+                _lock(folder, kept)
                 return _Supervisor(settings, {**environ, **ports}, command, Path(folder)).run()
     except StartupFailure as exc:
         write_termination_message(exc.failure, settings.termination_log)
         _logger.error("%s: %s", exc.reason.value, exc.message)  # noqa: TRY400 -- the user's error, not ours: no traceback
         return 1
+
+
+def _lock(folder: str, kept: contextlib.ExitStack) -> None:
+    """Lock the folder: what cleans temporary folders up on old machines leaves alone those that are locked."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    kept.callback(os.close, descriptor)
+    fcntl.flock(descriptor, fcntl.LOCK_SH)
 
 
 def _reserve_ports(settings: Settings, kept: contextlib.ExitStack) -> dict[str, str]:

@@ -69,7 +69,7 @@ class RuntimeApp:
         self.totals: OwnTotals | Peers = OwnTotals(self.metrics, statistics)
         if member is not None and board is not None:
             self.totals = Peers(member, board, self.metrics, statistics)
-            self.registry.hold()
+            self.registry.hold(lambda: board.complete)
         self.compute = Compute(
             max_queue=settings.max_queue,
             threads=threads,

@@ -48,7 +48,7 @@ class Registry:
         self._states: dict[str, ModelState] = {}
         self._versions: dict[str, dict[str, ServedModel]] = {}
         self._listeners: list[Callable[[str], None]] = []
-        self._held = False
+        self._others: Callable[[], bool] | None = None
 
     @property
     def states(self) -> Mapping[str, ModelState]:
@@ -58,15 +58,17 @@ class Registry:
     @property
     def ready(self) -> bool:
         """Whether there are models and all of them answer."""
-        return bool(self._states) and len(self._served) == len(self._states) and not self._held
+        if not self._states or len(self._served) != len(self._states):
+            return False
+        return self._others is None or self._others()
 
-    def hold(self) -> None:
-        """Count as not ready, whatever the models are, until `release`: other workers are not ready yet."""
-        self._held = True
+    def hold(self, others: Callable[[], bool]) -> None:
+        """Count as not ready, whatever the models are, until `others`, the other workers, are, or until `release`."""
+        self._others = others
 
     def release(self) -> None:
         """Take `hold` back."""
-        self._held = False
+        self._others = None
         for name in self._served:
             self._tell(name)
 

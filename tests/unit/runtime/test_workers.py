@@ -60,9 +60,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 def connected(server: Server, count: int = 2) -> Iterator[list[httpx.Client]]:
     """Give a client with one connection to each worker: they are told apart by the ids that they make."""
     found: dict[str, httpx.Client] = {}
+    keep = httpx.Limits(keepalive_expiry=60)  # a new connection could meet another worker
     with ExitStack() as stack:
         while len(found) < count:
-            client = stack.enter_context(httpx.Client(base_url=server.url, timeout=60))
+            client = stack.enter_context(httpx.Client(base_url=server.url, timeout=60, limits=keep))
             found.setdefault(worker_of(client.get("/health/live")), client)
         yield list(found.values())
 
@@ -233,7 +234,7 @@ def test_a_worker_that_stands_still_does_not_hold_the_numbers_up(tmp_path: Path)
             still.suspend()
             try:
                 for client in clients:
-                    client.timeout = httpx.Timeout(5)
+                    client.timeout = httpx.Timeout(4)
                 answered = []
                 for client in clients:
                     try:
