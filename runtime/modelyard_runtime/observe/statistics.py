@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 __all__ = ["Duration", "ModelStatistics", "Stages", "Statistics"]
 
@@ -103,6 +104,15 @@ class ModelStatistics:
         if stages.batch in self.batches or len(self.batches) < _MAX_BATCH_SIZES:
             _add(self.batches[stages.batch], stages, end)
 
+    def merge(self, other: Mapping[str, Any]) -> None:
+        """Add what another process counted of the same version, in plain data."""
+        self.last_inference = max(self.last_inference, other["last_inference"])
+        self.inference_count += other["inference_count"]
+        self.execution_count += other["execution_count"]
+        _merge_durations(self, other)
+        for size, batch in other["batches"].items():
+            _merge_durations(self.batches[int(size)], batch)
+
 
 def _add(to: ModelStatistics | BatchStatistics, stages: Stages, end: int) -> None:
     to.compute_input.count += 1
@@ -111,6 +121,14 @@ def _add(to: ModelStatistics | BatchStatistics, stages: Stages, end: int) -> Non
     to.compute_infer.ns += stages.computed - stages.started
     to.compute_output.count += 1
     to.compute_output.ns += end - stages.computed
+
+
+def _merge_durations(into: ModelStatistics | BatchStatistics, other: Mapping[str, Any]) -> None:
+    for found in fields(into):
+        duration = getattr(into, found.name)
+        if isinstance(duration, Duration):
+            duration.count += other[found.name]["count"]
+            duration.ns += other[found.name]["ns"]
 
 
 class Statistics:
@@ -131,3 +149,7 @@ class Statistics:
         if found is None:
             found = self._models[name, version] = ModelStatistics(name, version)
         return found
+
+    def all(self) -> list[ModelStatistics]:
+        """Return the statistics of every version that has been asked."""
+        return list(self._models.values())

@@ -19,6 +19,7 @@ import orjson
 from modelyard_runtime.errors import RequestError, WrongInput
 from modelyard_runtime.observe.metrics import UNRESOLVED, Metrics
 from modelyard_runtime.observe.statistics import Stages, Statistics
+from modelyard_runtime.observe.totals import Totals
 from modelyard_runtime.protocols.encoding import accepted_encoding, compress, content_encoding, inflate
 from modelyard_runtime.protocols.numbers import FloatParser
 from modelyard_runtime.serving.answers import Answers
@@ -56,6 +57,7 @@ class Parts:
     answers: Answers
     metrics: Metrics
     statistics: Statistics
+    totals: Totals
     max_body_bytes: int
     timeout: float
     """Seconds for a whole request."""

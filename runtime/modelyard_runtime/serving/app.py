@@ -15,8 +15,12 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from modelyard_runtime.errors import SettingsError
+from modelyard_runtime.group.board import Board
+from modelyard_runtime.group.member import Member
+from modelyard_runtime.group.peers import Peers
 from modelyard_runtime.observe.metrics import Metrics
 from modelyard_runtime.observe.statistics import Statistics
+from modelyard_runtime.observe.totals import OwnTotals
 from modelyard_runtime.protocols.admin import admin_routes
 from modelyard_runtime.protocols.health import health_routes
 from modelyard_runtime.protocols.hot import HotRoute, Parts
@@ -55,13 +59,24 @@ class RuntimeApp:
         drain: Drain,
         clock: Callable[[], float] = time.monotonic,
         threads: int | None = None,
+        member: Member | None = None,
+        board: Board | None = None,
     ) -> None:
-        """While `drain` is active, every answer closes its connection; `clock` gives the cache monotonic seconds."""
+        """While `drain` is active, every answer closes its connection; `clock` gives the cache monotonic seconds.
+
+        `member` and `board` are there in a worker of several: its totals are those of all, once they are started.
+        """
         self.registry = Registry()
         self.metrics = Metrics()
+        statistics = Statistics()
+        self.totals: OwnTotals | Peers = OwnTotals(self.metrics, statistics)
+        if member is not None and board is not None:
+            self.totals = Peers(member, board, self.metrics, statistics)
+            self.registry.hold(lambda: board.complete)
         self.compute = Compute(
             max_queue=settings.max_queue,
             threads=threads,
+            workers=settings.workers,
             max_rows=settings.batch_max_rows,
             max_delay=settings.batch_max_delay,
             on_batch=self.metrics.batch,
@@ -78,7 +93,8 @@ class RuntimeApp:
                 AnswerCache(ttl=settings.cache_ttl, max_bytes=settings.cache_max_bytes, clock=clock), self.registry
             ),
             metrics=self.metrics,
-            statistics=Statistics(),
+            statistics=statistics,
+            totals=self.totals,
             max_body_bytes=settings.max_body_bytes,
             timeout=settings.timeout,
             draining=lambda: drain.active,
@@ -96,6 +112,8 @@ class RuntimeApp:
         """End the threads once they are idle, and delete what was fetched."""
         self.compute.close()
         self.catalog.close()
+        if isinstance(self.totals, Peers):
+            self.totals.close()
 
     @property
     def in_flight(self) -> int:
@@ -143,17 +161,17 @@ class RuntimeApp:
 
 
 def _fastapi(parts: Parts, drain: Drain, admin: APIRouter) -> FastAPI:
-    registry, metrics = parts.registry, parts.metrics
+    registry, totals = parts.registry, parts.totals
     app = FastAPI(
         title="Modelyard runtime",
         description="Predictions, health and metrics of one model server.",
         redirect_slashes=False,
     )
     app.include_router(health_routes(registry, drain))
-    app.include_router(metrics_routes(metrics))
-    app.include_router(model_routes(registry, metrics))
+    app.include_router(metrics_routes(totals))
+    app.include_router(model_routes(registry, totals))
     app.include_router(admin)
-    app.include_router(v2_routes(registry, drain, parts.statistics))
+    app.include_router(v2_routes(registry, drain, totals))
     app.include_router(v1_routes(registry))
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _validation_error)

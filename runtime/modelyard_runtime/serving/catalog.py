@@ -20,11 +20,11 @@ from modelyard_runtime.serving.loading import load_served
 from modelyard_runtime.serving.registry import Registry, ServedModel
 from modelyard_runtime.serving.workers import Workers
 
-__all__ = ["Catalog", "Loaded", "Source"]
+__all__ = ["Catalog", "Loaded", "Signature", "Source", "signature_of"]
 
 _logger = logging.getLogger("modelyard")
 _WATCH_SECONDS = 0.5
-_Signature: TypeAlias = tuple[tuple[str, int, int, int], ...]
+Signature: TypeAlias = tuple[tuple[str, int, int, int], ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,15 +96,15 @@ class Catalog:
         self._registry.remove(name)
         self._clean()
 
-    async def watch(self, source: Source) -> None:
+    async def watch(self, source: Source, before: Signature) -> None:
         """Load a local model again whenever its files have changed and then stayed the same for a moment; never ends.
 
-        What does not load is logged, and the version before goes on being served.
+        `before` is how they were before they were loaded: what changes meanwhile counts. What does not load is logged,
+        and the version before goes on being served.
         """
         path = source.local
         if path is None:
             return
-        before = await asyncio.to_thread(_signature, path)
         async for now in _signatures(path):
             if now == before:
                 continue
@@ -177,9 +177,14 @@ class Catalog:
         self._folders = kept
 
 
-async def _signatures(path: Path) -> AsyncIterator[_Signature]:
+def signature_of(source: Source) -> Signature:
+    """Return the state of a local model's files; empty for another."""
+    return () if source.local is None else _signature(source.local)
+
+
+async def _signatures(path: Path) -> AsyncIterator[Signature]:
     """Give the state of a file or folder again and again, once it has been the same twice in a row."""
-    last: _Signature | None = None
+    last: Signature | None = None
     while True:
         await asyncio.sleep(_WATCH_SECONDS)
         now = await asyncio.to_thread(_signature, path)
@@ -188,7 +193,7 @@ async def _signatures(path: Path) -> AsyncIterator[_Signature]:
         last = now
 
 
-def _signature(path: Path) -> _Signature:
+def _signature(path: Path) -> Signature:
     """Return every file's path, size, time of change and number; empty where there is nothing."""
     found: list[tuple[str, int, int, int]] = []
     for file in [path] if path.is_file() else sorted(path.rglob("*")):

@@ -26,17 +26,20 @@ class Compute:
         *,
         max_queue: int,
         threads: int | None = None,
+        workers: int = 1,
         max_rows: int = 64,
         max_delay: float = 0.0,
         on_batch: Callable[[int], None] = lambda rows: None,
     ) -> None:
         """`max_queue` requests may wait for one of `threads` threads (the processors that we may use, at most 4).
 
+        Of `workers` processes each has its part of the processors.
+
         `max_rows` rows are gathered into a batch, for `max_delay` seconds even where a thread is idle; `on_batch` is
         told the rows of each that is computed in a thread.
         """
         self._batcher = Batcher(
-            threads=threads or min(_MAX_THREADS, available_cpus()),
+            threads=threads or min(_MAX_THREADS, available_cpus(workers)),
             max_queue=max_queue,
             max_rows=max_rows,
             max_delay=max_delay,

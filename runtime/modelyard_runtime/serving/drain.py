@@ -17,8 +17,9 @@ import struct
 import time
 from collections.abc import Callable
 from enum import IntEnum
+from typing import Protocol
 
-__all__ = ["Drain", "Phase", "refuse_new_connections"]
+__all__ = ["Checks", "Drain", "Phase", "refuse_new_connections"]
 
 
 _ROUTER_SECONDS = 3.0
@@ -34,13 +35,24 @@ class Phase(IntEnum):
     FORCED = 3
 
 
+class Checks(Protocol):
+    """Where it is noted when a router last asked for our health: several processes may share it."""
+
+    checked: float
+
+
+class _OwnChecks:
+    checked = -math.inf
+
+
 class Drain:
     """The phase of this process, and waits that end early when the next phase comes. For the event loop's thread."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic, checks: Checks | None = None) -> None:
+        """`checks` are shared with other workers: a router that asks one of them has all of them on its list."""
         self.phase = Phase.SERVING
         self._clock = clock
-        self._checked = -math.inf
+        self._checks = checks or _OwnChecks()
         self._changed = asyncio.Event()
 
     @property
@@ -50,12 +62,12 @@ class Drain:
 
     def on_router_check(self) -> None:
         """Take note that a router asked for our health: it has us on its list."""
-        self._checked = self._clock()
+        self._checks.checked = self._clock()
 
     @property
     def routed(self) -> bool:
         """Whether a router has us on its list still."""
-        return self._clock() - self._checked < _ROUTER_SECONDS
+        return self._clock() - self._checks.checked < _ROUTER_SECONDS
 
     def on_terminate(self) -> None:
         """SIGTERM: drain; when draining already, the next phase."""

@@ -15,7 +15,7 @@ import uvicorn
 from modelyard_runtime.serving.connection import Connection, ConnectionLimits, DirectRoute
 from modelyard_runtime.serving.drain import Drain, Phase, refuse_new_connections
 
-__all__ = ["HttpServer", "open_listener"]
+__all__ = ["HttpServer"]
 
 _BACKLOG = 2048
 _ACCEPT_SECONDS = 0.2
@@ -120,17 +120,3 @@ class HttpServer(uvicorn.Server):
             if await self._drain.wait_for(phase, 0.02):
                 break
         return not (self.server_state.connections or self.server_state.tasks)
-
-
-def open_listener(host: str, port: int) -> socket.socket:
-    """Return a bound socket that does not listen yet. Raises OSError."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
-    except OSError:
-        listener.close()
-        raise
-    listener.setblocking(False)
-    return listener

@@ -48,6 +48,7 @@ class Registry:
         self._states: dict[str, ModelState] = {}
         self._versions: dict[str, dict[str, ServedModel]] = {}
         self._listeners: list[Callable[[str], None]] = []
+        self._others: Callable[[], bool] | None = None
 
     @property
     def states(self) -> Mapping[str, ModelState]:
@@ -57,7 +58,19 @@ class Registry:
     @property
     def ready(self) -> bool:
         """Whether there are models and all of them answer."""
-        return bool(self._states) and len(self._served) == len(self._states)
+        if not self._states or len(self._served) != len(self._states):
+            return False
+        return self._others is None or self._others()
+
+    def hold(self, others: Callable[[], bool]) -> None:
+        """Count as not ready, whatever the models are, until `others`, the other workers, are, or until `release`."""
+        self._others = others
+
+    def release(self) -> None:
+        """Take `hold` back."""
+        self._others = None
+        for name in self._served:
+            self._tell(name)
 
     def on_change(self, listener: Callable[[str], None]) -> None:
         """Call `listener` with the name of each model whose active version changes, right after it has."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import grpc
@@ -53,6 +54,19 @@ class InferenceService:
     def __init__(self, parts: Parts, messages: Messages) -> None:
         self._parts = parts
         self._messages = messages
+        self.calls = 0
+        """That are being answered."""
+        self._held: asyncio.Event | None = None
+
+    @contextmanager
+    def hold_answers(self) -> Iterator[None]:
+        """Meanwhile, calls that are done wait with their answers: nothing is written but what was before."""
+        self._held = asyncio.Event()
+        try:
+            yield
+        finally:
+            self._held.set()
+            self._held = None
 
     def handlers(self) -> grpc.GenericRpcHandler:
         """Return a handler of each method. Bytes that are no message are the client's error, not the server's."""
@@ -84,12 +98,16 @@ class InferenceService:
         infer = name == "ModelInfer"
 
         async def answer(data: bytes, context: Any) -> Any:
+            self.calls += 1
             try:
                 try:
                     request = request_class.FromString(data)
                 except DecodeError:
                     raise BadRequest(f"the request is not a {request_class.DESCRIPTOR.full_name}") from None
-                return await method(request, context)
+                response = await method(request, context)
+                if self._held is not None:
+                    await self._held.wait()
+                return response
             except RequestError as exc:
                 if exc.retry_after is not None:
                     context.set_trailing_metadata((("grpc-retry-pushback-ms", str(exc.retry_after * 1000)),))
@@ -97,6 +115,8 @@ class InferenceService:
             except Exception:
                 _logger.exception("%s failed", name)
                 error = (grpc.StatusCode.INTERNAL, "the server failed; its log says why")
+            finally:
+                self.calls -= 1
             return await context.abort(*error)
 
         return self._counted(answer) if infer else answer
@@ -146,9 +166,8 @@ class InferenceService:
         return self._response("ModelConfig", config=model_config(self._served(request)))
 
     async def _model_statistics(self, request: Any, context: Any) -> Any:
-        found = statistics_of(
-            self._parts.registry, self._parts.statistics, request.name or None, request.version or None
-        )
+        statistics = await self._parts.totals.statistics()
+        found = statistics_of(self._parts.registry, statistics, request.name or None, request.version or None)
         return self._response("ModelStatistics", model_stats=found)
 
     async def _repository_index(self, request: Any, context: Any) -> Any:

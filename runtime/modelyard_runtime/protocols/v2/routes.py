@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from modelyard_runtime.contract import HEADER_ROUTER
 from modelyard_runtime.errors import BadRequest, RequestError, Unsupported
-from modelyard_runtime.observe.statistics import Statistics
+from modelyard_runtime.observe.totals import Totals
 from modelyard_runtime.protocols.encoding import content_encoding, inflate
 from modelyard_runtime.protocols.models import ErrorBody
 from modelyard_runtime.protocols.v2.describe import (
@@ -111,7 +111,7 @@ def installed_version() -> str:
         return "0"
 
 
-def v2_routes(registry: Registry, drain: Drain, statistics: Statistics) -> APIRouter:
+def v2_routes(registry: Registry, drain: Drain, totals: Totals) -> APIRouter:
     """Return the routes. Errors are `{"error": str}`."""
     router = APIRouter(tags=["v2"])
     about = server_metadata(installed_version())
@@ -149,6 +149,7 @@ def v2_routes(registry: Registry, drain: Drain, statistics: Statistics) -> APIRo
     async def model_statistics(request: Request) -> JSONResponse:
         """Count what each model has done, by stage; durations in nanoseconds."""
         name, version = request.path_params.get("name"), request.path_params.get("version")
+        statistics = await totals.statistics()
         return _answer(lambda: {"model_stats": statistics_of(registry, statistics, name, version)})
 
     @router.get("/v2/models/{name}", response_model=ModelMetadata, responses=errors)
