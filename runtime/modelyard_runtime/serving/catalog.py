@@ -40,7 +40,7 @@ class Source:
     version: str = ""
     """Empty: the one of artifact.json, which is made from the digest."""
     digest: str = ""
-    """The digest that the artifact must have; empty: any."""
+    """The digest that must be fetched; empty: any."""
 
     @property
     def local(self) -> Path | None:
@@ -146,7 +146,6 @@ class Catalog:
                 uri=source.uri,
                 format=source.format,
                 version=source.version,
-                digest=source.digest,
                 allow_pickle=self._allow_pickle,
                 warmup_requests=self._warmup_requests,
             )
