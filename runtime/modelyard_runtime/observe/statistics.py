@@ -31,7 +31,10 @@ class Duration:
 
 @dataclass
 class Stages:
-    """The stages of one request; times in nanoseconds of `clock`, 0 for those that it did not reach."""
+    """The stages of one request; times in nanoseconds of `clock`, 0 for those that it did not reach.
+
+    `cached` is None for a request that does not ask for the cache, and for one that does whether it was found there.
+    """
 
     clock: Callable[[], int] = time.perf_counter_ns
     arrived: int = 0
@@ -41,6 +44,12 @@ class Stages:
     batch: int = 0
     leads: bool = False
     rows: int = 0
+    cached: bool | None = None
+    look_ns: int = 0
+    """What looking into the cache took; with it, the wait for an equal request that was being computed."""
+    keep_ns: int = 0
+    """What putting the answer there took."""
+    _mark: int = 0
 
     def __post_init__(self) -> None:
         self.arrived = self.clock()
@@ -60,6 +69,28 @@ class Stages:
         """The outputs are there."""
         self.computed = self.clock()
 
+    def on_look(self) -> None:
+        """The cache is asked."""
+        self._mark = self.clock()
+
+    def on_found(self) -> None:
+        """The answer was computed for an earlier request."""
+        self.cached = True
+        self.look_ns = self.clock() - self._mark
+
+    def on_missed(self) -> None:
+        """The answer is to be computed."""
+        self.cached = False
+        self.look_ns = self.clock() - self._mark
+
+    def on_keep(self) -> None:
+        """The answer, just computed, is put into the cache."""
+        self._mark = self.clock()
+
+    def on_kept(self) -> None:
+        """The answer is there."""
+        self.keep_ns = self.clock() - self._mark
+
 
 @dataclass
 class BatchStatistics:
@@ -72,9 +103,10 @@ class BatchStatistics:
 
 @dataclass
 class ModelStatistics:
-    """The statistics of one model version: of OIP v2, REST and gRPC, and of V1.
+    """The statistics of one model version: of OIP v2, REST and gRPC, and of V1. The seed API counts in the metrics.
 
-    The seed API counts in the metrics alone; the cache is only there, so the counts of the cache stay 0.
+    What the cache answered is in `success`, `queue` and `cache_hit`, and in nothing that tells of the model's work;
+    `cache_miss` is of requests that asked for the cache and were computed: the look, and putting the answer there.
     """
 
     name: str
@@ -102,12 +134,19 @@ class ModelStatistics:
             self.fail.add(end - stages.arrived)
             return
         self.last_inference = now_ms
-        self.inference_count += stages.rows
         self.success.add(end - stages.arrived)
-        self.queue.add(stages.started - stages.parsed)
+        if stages.cached:
+            self.queue.add(0)
+            self.cache_hit.add(stages.look_ns)
+            return
+        if stages.cached is not None:
+            self.cache_miss.add(stages.look_ns + stages.keep_ns)
+        output = end - stages.computed - stages.keep_ns
+        self.inference_count += stages.rows
+        self.queue.add(stages.started - stages.parsed - stages.look_ns)
         self.compute_input.add(stages.parsed - stages.arrived)
         self.compute_infer.add(stages.computed - stages.started)
-        self.compute_output.add(end - stages.computed)
+        self.compute_output.add(output)
         if not stages.leads:
             return
         self.execution_count += 1
@@ -115,7 +154,7 @@ class ModelStatistics:
             batch = self.batches[stages.batch]
             batch.compute_input.add(stages.parsed - stages.arrived)
             batch.compute_infer.add(stages.computed - stages.started)
-            batch.compute_output.add(end - stages.computed)
+            batch.compute_output.add(output)
 
 
 class Statistics:

@@ -19,6 +19,7 @@ import orjson
 from modelyard_runtime.errors import BadRequest, RequestError, WrongInput
 from modelyard_runtime.formats.base import Array, Model, Rows
 from modelyard_runtime.observe.metrics import UNRESOLVED, Metrics
+from modelyard_runtime.observe.statistics import Stages
 from modelyard_runtime.protocols.inputs import parse_object, rows_of_features, rows_of_instances
 from modelyard_runtime.protocols.large import LARGE_BYTES, parse_large
 from modelyard_runtime.serving.answers import Answers
@@ -26,7 +27,7 @@ from modelyard_runtime.serving.compute import Compute
 from modelyard_runtime.serving.limits import ClientGone, Receive, Scope, Send, client_timeout, discard_body, read_body
 from modelyard_runtime.serving.registry import Registry, ServedModel
 
-__all__ = ["BATCH", "ROUTES", "SINGLE", "PredictApp", "Shape"]
+__all__ = ["BATCH", "ROUTES", "SINGLE", "PredictApp", "Shape", "use_cache"]
 
 _logger = logging.getLogger(__name__)
 _PROTOCOL = "seed"
@@ -114,16 +115,15 @@ class PredictApp:
             rows = await asyncio.to_thread(shape.to_rows, served.model, request[shape.field])
         else:
             rows = shape.to_rows(served.model, request[shape.field])
-        cached = False
+        stages: Stages | None = None
 
         async def compute() -> bytes:
             predictions = await self._compute.predict(served.model, rows, deadline=deadline)
             return await asyncio.to_thread(_encode, predictions, shape) if large else _encode(predictions, shape)
 
-        if _use_cache(request):
-            inputs = (shape.single, rows.shape, _exact(rows))
-            answer, cached = await self._answers.get(served, inputs, rows.nbytes, compute, deadline=deadline)
-            self._metrics.cache(served.name, hit=cached)
+        if use_cache(request):
+            stages = Stages()
+            answer = await self._answers.get(served, shape.field, {"": rows}, compute, deadline=deadline, stages=stages)
         else:
             answer = await compute()
         return orjson.dumps(
@@ -131,7 +131,7 @@ class PredictApp:
                 shape.answer: orjson.Fragment(answer),
                 "model_name": served.name,
                 "model_version": served.version,
-                "cached": cached,
+                "cached": stages is not None and stages.cached,
                 "latency_ms": round((time.perf_counter() - start) * 1000, 3),
             }
         )
@@ -171,16 +171,12 @@ def _model_name(request: dict[str, Any]) -> str | None:
     return name
 
 
-def _use_cache(request: dict[str, Any]) -> bool:
+def use_cache(request: dict[str, Any]) -> bool:
+    """Whether the answer may come from the cache, and go there. Raises WrongInput."""
     use = request.get("use_cache", False)
     if type(use) is not bool:
         raise WrongInput("use_cache needs to be true or false")
     return use
-
-
-def _exact(rows: Rows) -> bytes | tuple[Any, ...]:
-    """Return what is equal for equal rows alone; an array of objects holds addresses, and so its values are taken."""
-    return tuple(rows.ravel().tolist()) if rows.dtype.hasobject else rows.tobytes()
 
 
 def _encode(predictions: Array, shape: Shape) -> bytes:

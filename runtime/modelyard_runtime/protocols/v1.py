@@ -14,6 +14,7 @@ from modelyard_runtime.protocols.hot import Answer, Call, HotRoute, Parts
 from modelyard_runtime.protocols.inputs import parse_object, rows_of_instances
 from modelyard_runtime.protocols.large import LARGE_BYTES, parse_large
 from modelyard_runtime.protocols.models import ErrorBody
+from modelyard_runtime.protocols.predict import use_cache
 from modelyard_runtime.protocols.v2.infer import resolve_version
 from modelyard_runtime.serving.limits import Receive, Scope, Send
 from modelyard_runtime.serving.registry import ModelState, Registry
@@ -38,7 +39,10 @@ def find_v1(path: str) -> tuple[str, str | None] | None:
 
 
 class V1App(HotRoute):
-    """Answers `{"instances": [...]}`, rows as lists or as objects of named values, with `{"predictions": [...]}`."""
+    """Answers `{"instances": [...]}`, rows as lists or as objects of named values, with `{"predictions": [...]}`.
+
+    With `"use_cache": true` beside the instances, `"cached"` in the answer says whether it came from the cache.
+    """
 
     def __init__(self, parts: Parts) -> None:
         super().__init__("v1", parts)
@@ -59,13 +63,20 @@ class V1App(HotRoute):
                 rows = rows_of_instances(served.model, request["instances"])
             stages = call.stages
             stages.on_parsed(len(rows))
-            predictions = await self._parts.compute.predict(
-                served.model, rows, deadline=call.deadline, on_start=stages.on_start
+
+            async def compute() -> bytes:
+                predictions = await self._parts.compute.predict(
+                    served.model, rows, deadline=call.deadline, on_start=stages.on_start
+                )
+                stages.on_computed()
+                return orjson.dumps(predictions.tolist(), option=orjson.OPT_SERIALIZE_NUMPY, default=str)
+
+            if not use_cache(request):
+                return Answer(b'{"predictions":%b}' % await compute())
+            payload = await self._parts.answers.get(
+                served, "v1", {"": rows}, compute, deadline=call.deadline, stages=stages
             )
-            stages.on_computed()
-            return Answer(
-                orjson.dumps({"predictions": predictions.tolist()}, option=orjson.OPT_SERIALIZE_NUMPY, default=str)
-            )
+            return Answer(b'{"predictions":%b,"cached":%b}' % (payload, b"true" if stages.cached else b"false"))
 
         await self.respond(handle, scope, receive, send)
 

@@ -28,7 +28,7 @@ from modelyard_runtime.protocols.predict import ROUTES, PredictApp
 from modelyard_runtime.protocols.v1 import V1App, find_v1, v1_routes
 from modelyard_runtime.protocols.v2.infer import InferApp, find_infer
 from modelyard_runtime.protocols.v2.routes import v2_routes
-from modelyard_runtime.serving.answers import Answers
+from modelyard_runtime.serving.answers import Answers, size_of_answer
 from modelyard_runtime.serving.cache import AnswerCache
 from modelyard_runtime.serving.catalog import Catalog
 from modelyard_runtime.serving.compute import Compute
@@ -66,14 +66,16 @@ class RuntimeApp:
         self.catalog = Catalog(
             self.registry, self.metrics, allow_pickle=settings.allow_pickle, warmup_requests=settings.warmup_requests
         )
+        cache = AnswerCache(
+            ttl=settings.cache_ttl, max_bytes=settings.cache_max_bytes, clock=clock, size=size_of_answer
+        )
+        answers = Answers(cache, self.registry, self.metrics)
         self._logs_requests = _logger.isEnabledFor(logging.DEBUG)
         self._drain = drain
         self._predict = PredictApp(
             registry=self.registry,
             compute=self.compute,
-            answers=Answers(
-                AnswerCache(ttl=settings.cache_ttl, max_bytes=settings.cache_max_bytes, clock=clock), self.registry
-            ),
+            answers=answers,
             metrics=self.metrics,
             max_body_bytes=settings.max_body_bytes,
             timeout=settings.timeout,
@@ -82,6 +84,7 @@ class RuntimeApp:
         self.parts = Parts(
             registry=self.registry,
             compute=self.compute,
+            answers=answers,
             metrics=self.metrics,
             statistics=Statistics(),
             max_body_bytes=settings.max_body_bytes,

@@ -171,7 +171,7 @@ class InferenceService:
             arrived = asyncio.get_running_loop().time()
             left = context.time_remaining()
             outputs = await compute_outputs(
-                parts.compute,
+                parts,
                 served,
                 asked,
                 deadline=arrived + (parts.timeout if left is None else min(left, parts.timeout)),
@@ -179,7 +179,7 @@ class InferenceService:
                 stages=stages,
             )
             response = self._response("ModelInfer")
-            write_response(response, served, asked, outputs)
+            write_response(response, served, asked, outputs, cached=stages.cached)
             status = 200
             return response
         except RequestError as exc:

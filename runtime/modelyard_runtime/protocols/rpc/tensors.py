@@ -15,6 +15,7 @@ from modelyard_runtime.protocols.v2.request import (
     InferRequest,
     OutputRequest,
     check_datatype,
+    flag_of,
     refuse_unsupported,
     timeout_of,
 )
@@ -73,6 +74,7 @@ def read_request(message: Any) -> InferRequest:
         id=message.id or None,
         binary=bool(raw),
         timeout=timeout_of(parameters.get("timeout")),
+        use_cache=flag_of(parameters, "use_cache") or False,
         parameters=parameters,
     )
 
@@ -121,11 +123,18 @@ def _wide(field: str) -> str:
     }[field]
 
 
-def write_response(response: Any, served: ServedModel, request: InferRequest, outputs: Mapping[str, Array]) -> None:
-    """Fill a ModelInferResponse: raw where the request was, or where a datatype has no other form."""
+def write_response(
+    response: Any, served: ServedModel, request: InferRequest, outputs: Mapping[str, Array], *, cached: bool | None
+) -> None:
+    """Fill a ModelInferResponse: raw where the request was, or where a datatype has no other form.
+
+    `cached` is told to a client that has asked for the cache, and None otherwise.
+    """
     response.model_name = served.name
     response.model_version = served.version
     response.id = request.id or ""
+    if cached is not None:
+        response.parameters["cached"].bool_param = cached
     raw = request.binary or any(datatype_of(values) not in _FIELDS for values in outputs.values())
     for name, values in outputs.items():
         datatype = datatype_of(values)

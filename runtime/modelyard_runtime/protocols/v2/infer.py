@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,6 @@ from modelyard_runtime.protocols.large import LARGE_BYTES
 from modelyard_runtime.protocols.v2.bind import bind_inputs, bind_outputs, present
 from modelyard_runtime.protocols.v2.datatypes import datatype_of, to_json, to_raw
 from modelyard_runtime.protocols.v2.request import InferRequest, parse_infer
-from modelyard_runtime.serving.compute import Compute
 from modelyard_runtime.serving.limits import Receive, Scope, Send
 from modelyard_runtime.serving.registry import Registry, ServedModel
 
@@ -52,18 +52,39 @@ def resolve_version(registry: Registry, name: str, version: str | None) -> Serve
 
 
 async def compute_outputs(
-    compute: Compute, served: ServedModel, request: InferRequest, *, deadline: float, arrived: float, stages: Stages
-) -> dict[str, Array]:
+    parts: Parts, served: ServedModel, request: InferRequest, *, deadline: float, arrived: float, stages: Stages
+) -> Mapping[str, Array]:
     """Return the outputs that a request asks for, by name, in its order. Raises RequestError.
 
-    `arrived` and `deadline` are times of the event loop's clock; the request's own timeout only shortens it.
+    `arrived` and `deadline` are times of the event loop's clock; the request's own timeout only shortens it. Where the
+    request asks for the cache, outputs may be another's as well, and `stages.cached` says so: they are read only.
     """
     tensors, rows = bind_inputs(served.model, request.inputs)
     wanted = bind_outputs(served.model, request)
     if request.timeout is not None:
         deadline = min(deadline, arrived + request.timeout)
     stages.on_parsed(rows)
-    outputs = await compute.infer(served.model, tensors, wanted, deadline=deadline, on_start=stages.on_start)
+    if not request.use_cache:
+        return await _compute(parts, served, tensors, wanted, deadline=deadline, stages=stages)
+
+    async def compute() -> dict[str, Array]:
+        outputs = await _compute(parts, served, tensors, wanted, deadline=deadline, stages=stages)
+        # Copies: a row of a batch would keep all of the batch, and the model may use its own memory again.
+        return {name: values.copy() for name, values in outputs.items()}
+
+    return await parts.answers.get(served, wanted, tensors, compute, deadline=deadline, stages=stages)
+
+
+async def _compute(
+    parts: Parts,
+    served: ServedModel,
+    tensors: Mapping[str, Array],
+    wanted: Sequence[str],
+    *,
+    deadline: float,
+    stages: Stages,
+) -> dict[str, Array]:
+    outputs = await parts.compute.infer(served.model, tensors, wanted, deadline=deadline, on_start=stages.on_start)
     stages.on_computed()
     names = wanted or tuple(outputs)
     return present(served.model, {name: outputs[name] for name in names})
@@ -86,14 +107,14 @@ class InferApp(HotRoute):
             else:
                 request = parse_infer(call.body, length, call.served.model)
             outputs = await compute_outputs(
-                self._parts.compute,
+                self._parts,
                 call.served,
                 request,
                 deadline=call.deadline,
                 arrived=call.arrived,
                 stages=call.stages,
             )
-            return _encode(call.served, request, outputs)
+            return _encode(call.served, request, outputs, call.stages.cached)
 
         await self.respond(handle, scope, receive, send)
 
@@ -107,7 +128,7 @@ def _header_length(call: Call) -> int | None:
     return int(values[0])
 
 
-def _encode(served: ServedModel, request: InferRequest, outputs: dict[str, Array]) -> Answer:
+def _encode(served: ServedModel, request: InferRequest, outputs: Mapping[str, Array], cached: bool | None) -> Answer:
     wishes = {output.name: output.binary for output in request.outputs}
     described: list[dict[str, Any]] = []
     raw: list[bytes] = []
@@ -124,6 +145,8 @@ def _encode(served: ServedModel, request: InferRequest, outputs: dict[str, Array
     body: dict[str, Any] = {"model_name": served.name, "model_version": served.version}
     if request.id is not None:
         body["id"] = request.id
+    if cached is not None:
+        body["parameters"] = {"cached": cached}
     body["outputs"] = described
     text = orjson.dumps(body)
     if not raw:

@@ -12,7 +12,15 @@ from modelyard_runtime.errors import BadRequest, Unsupported
 from modelyard_runtime.formats.base import Array, Model
 from modelyard_runtime.protocols.v2.datatypes import DATATYPES, check_shape, from_json, from_raw, item_size
 
-__all__ = ["InferRequest", "OutputRequest", "check_datatype", "parse_infer", "refuse_unsupported", "timeout_of"]
+__all__ = [
+    "InferRequest",
+    "OutputRequest",
+    "check_datatype",
+    "flag_of",
+    "parse_infer",
+    "refuse_unsupported",
+    "timeout_of",
+]
 
 _UNSUPPORTED = {
     "shared_memory_region": "shared memory is not supported here; send the data itself",
@@ -40,6 +48,8 @@ class InferRequest:
     """Whether outputs go as raw bytes unless they say otherwise."""
     timeout: float | None = None
     """Seconds that the client gives for the answer."""
+    use_cache: bool = False
+    """Whether the answer may come from the cache, and go there."""
     parameters: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -71,8 +81,9 @@ def parse_infer(body: bytes, header_length: int | None, model: Model) -> InferRe
         inputs=_inputs(data, raw),
         outputs=_outputs(data),
         id=request_id,
-        binary=_flag(parameters, "binary_data_output") or False,
+        binary=flag_of(parameters, "binary_data_output") or False,
         timeout=timeout_of(parameters.get("timeout")),
+        use_cache=flag_of(parameters, "use_cache") or False,
         parameters=parameters,
     )
 
@@ -148,7 +159,7 @@ def _outputs(data: Mapping[str, Any]) -> list[OutputRequest]:
             raise BadRequest(f"outputs[{index}] needs to be an object with a name")
         parameters = _object(output.get("parameters"), f"parameters of output {name[:100]}")
         refuse_unsupported(parameters)
-        outputs.append(OutputRequest(name, _flag(parameters, "binary_data")))
+        outputs.append(OutputRequest(name, flag_of(parameters, "binary_data")))
     return outputs
 
 
@@ -184,7 +195,8 @@ def _object(value: Any, what: str) -> Mapping[str, Any]:
     return value
 
 
-def _flag(parameters: Mapping[str, Any], name: str) -> bool | None:
+def flag_of(parameters: Mapping[str, Any], name: str) -> bool | None:
+    """Return a parameter that is true or false; None where it is not there. Raises BadRequest."""
     value = parameters.get(name)
     if value is not None and type(value) is not bool:
         raise BadRequest(f"{name} needs to be true or false")
