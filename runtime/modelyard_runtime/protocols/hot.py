@@ -14,6 +14,7 @@ from modelyard_runtime.errors import RequestError, WrongInput
 from modelyard_runtime.observe.metrics import UNRESOLVED, Metrics
 from modelyard_runtime.observe.statistics import Stages, Statistics
 from modelyard_runtime.protocols.encoding import ENCODINGS, accepted_encoding, compress, content_encoding, inflate
+from modelyard_runtime.protocols.v2.repository import Repository
 from modelyard_runtime.serving.answers import Answers
 from modelyard_runtime.serving.compute import Compute
 from modelyard_runtime.serving.limits import (
@@ -45,6 +46,7 @@ class Parts:
     answers: Answers
     metrics: Metrics
     statistics: Statistics
+    repository: Repository
     max_body_bytes: int
     timeout: float
     """Seconds for a whole request."""

@@ -21,7 +21,7 @@ from modelyard_runtime.protocols.v2.request import (
 )
 from modelyard_runtime.serving.registry import ServedModel
 
-__all__ = ["read_request", "write_response"]
+__all__ = ["parameters_of", "read_request", "write_response"]
 
 _FIELDS = {
     "BOOL": "bool_contents",
@@ -54,7 +54,7 @@ def read_request(message: Any) -> InferRequest:
             raise BadRequest(f"inputs[{index}] has no name")
         if name in inputs:
             raise BadRequest(f"input {shown} is there twice")
-        refuse_unsupported(_parameters(tensor.parameters))
+        refuse_unsupported(parameters_of(tensor.parameters))
         datatype = check_datatype(tensor.datatype, shown)
         shape = check_shape(list(tensor.shape), shown)
         if not raw:
@@ -65,9 +65,9 @@ def read_request(message: Any) -> InferRequest:
             inputs[name] = from_raw(raw[index], datatype, shape, shown)
     outputs = []
     for output in message.outputs:
-        refuse_unsupported(_parameters(output.parameters))
+        refuse_unsupported(parameters_of(output.parameters))
         outputs.append(OutputRequest(output.name))
-    parameters = _parameters(message.parameters)
+    parameters = parameters_of(message.parameters)
     return InferRequest(
         inputs=inputs,
         outputs=outputs,
@@ -79,7 +79,8 @@ def read_request(message: Any) -> InferRequest:
     )
 
 
-def _parameters(parameters: Any) -> Mapping[str, Any]:
+def parameters_of(parameters: Any) -> Mapping[str, Any]:
+    """Return parameters by name, from the map of a message."""
     return {
         name: getattr(value, value.WhichOneof("parameter_choice") or "string_param")
         for name, value in parameters.items()
