@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-__all__ = ["Duration", "ModelStatistics", "Stages", "Statistics"]
+__all__ = ["Duration", "Look", "ModelStatistics", "Stages", "Statistics"]
 
 _MAX_BATCH_SIZES = 256
 """Sizes of batches that are told apart: a client could send as many as it likes."""
@@ -30,11 +30,43 @@ class Duration:
 
 
 @dataclass
-class Stages:
-    """The stages of one request; times in nanoseconds of `clock`, 0 for those that it did not reach.
+class Look:
+    """One request's look into the cache; durations in nanoseconds of `clock`."""
 
-    `cached` is None for a request that does not ask for the cache, and for one that does whether it was found there.
-    """
+    clock: Callable[[], int] = time.perf_counter_ns
+    cached: bool = False
+    """Whether the answer was computed for an earlier request."""
+    look_ns: int = 0
+    """What looking took, with the wait for an equal request that was being computed."""
+    keep_ns: int = 0
+    """What putting the answer there took."""
+    _mark: int = 0
+
+    def on_look(self) -> None:
+        """The cache is asked."""
+        self._mark = self.clock()
+
+    def on_found(self) -> None:
+        """The answer was computed for an earlier request."""
+        self.cached = True
+        self.look_ns = self.clock() - self._mark
+
+    def on_missed(self) -> None:
+        """The answer is to be computed."""
+        self.look_ns = self.clock() - self._mark
+
+    def on_keep(self) -> None:
+        """The answer, just computed, is put into the cache."""
+        self._mark = self.clock()
+
+    def on_kept(self) -> None:
+        """The answer is there."""
+        self.keep_ns = self.clock() - self._mark
+
+
+@dataclass
+class Stages:
+    """The stages of one request; times in nanoseconds of `clock`, 0 for those that it did not reach."""
 
     clock: Callable[[], int] = time.perf_counter_ns
     arrived: int = 0
@@ -44,12 +76,8 @@ class Stages:
     batch: int = 0
     leads: bool = False
     rows: int = 0
-    cached: bool | None = None
-    look_ns: int = 0
-    """What looking into the cache took; with it, the wait for an equal request that was being computed."""
-    keep_ns: int = 0
-    """What putting the answer there took."""
-    _mark: int = 0
+    look: Look | None = None
+    """Of a request that asks for the cache."""
 
     def __post_init__(self) -> None:
         self.arrived = self.clock()
@@ -69,27 +97,10 @@ class Stages:
         """The outputs are there."""
         self.computed = self.clock()
 
-    def on_look(self) -> None:
-        """The cache is asked."""
-        self._mark = self.clock()
-
-    def on_found(self) -> None:
-        """The answer was computed for an earlier request."""
-        self.cached = True
-        self.look_ns = self.clock() - self._mark
-
-    def on_missed(self) -> None:
-        """The answer is to be computed."""
-        self.cached = False
-        self.look_ns = self.clock() - self._mark
-
-    def on_keep(self) -> None:
-        """The answer, just computed, is put into the cache."""
-        self._mark = self.clock()
-
-    def on_kept(self) -> None:
-        """The answer is there."""
-        self.keep_ns = self.clock() - self._mark
+    @property
+    def cached(self) -> bool | None:
+        """Whether the answer came from the cache; None for a request that does not ask for it."""
+        return None if self.look is None else self.look.cached
 
 
 @dataclass
@@ -135,15 +146,17 @@ class ModelStatistics:
             return
         self.last_inference = now_ms
         self.success.add(end - stages.arrived)
-        if stages.cached:
-            self.queue.add(0)
-            self.cache_hit.add(stages.look_ns)
-            return
-        if stages.cached is not None:
-            self.cache_miss.add(stages.look_ns + stages.keep_ns)
-        output = end - stages.computed - stages.keep_ns
+        looked = kept = 0
+        if stages.look is not None:
+            looked, kept = stages.look.look_ns, stages.look.keep_ns
+            if stages.look.cached:
+                self.queue.add(0)
+                self.cache_hit.add(looked)
+                return
+            self.cache_miss.add(looked + kept)
+        output = end - stages.computed - kept
         self.inference_count += stages.rows
-        self.queue.add(stages.started - stages.parsed - stages.look_ns)
+        self.queue.add(stages.started - stages.parsed - looked)
         self.compute_input.add(stages.parsed - stages.arrived)
         self.compute_infer.add(stages.computed - stages.started)
         self.compute_output.add(output)

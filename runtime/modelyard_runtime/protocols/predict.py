@@ -19,7 +19,7 @@ import orjson
 from modelyard_runtime.errors import BadRequest, RequestError, WrongInput
 from modelyard_runtime.formats.base import Array, Model, Rows
 from modelyard_runtime.observe.metrics import UNRESOLVED, Metrics
-from modelyard_runtime.observe.statistics import Stages
+from modelyard_runtime.observe.statistics import Look
 from modelyard_runtime.protocols.inputs import parse_object, rows_of_features, rows_of_instances
 from modelyard_runtime.protocols.large import LARGE_BYTES, parse_large
 from modelyard_runtime.serving.answers import Answers
@@ -115,15 +115,16 @@ class PredictApp:
             rows = await asyncio.to_thread(shape.to_rows, served.model, request[shape.field])
         else:
             rows = shape.to_rows(served.model, request[shape.field])
-        stages: Stages | None = None
+        cached = False
 
         async def compute() -> bytes:
             predictions = await self._compute.predict(served.model, rows, deadline=deadline)
             return await asyncio.to_thread(_encode, predictions, shape) if large else _encode(predictions, shape)
 
         if use_cache(request):
-            stages = Stages()
-            answer = await self._answers.get(served, shape.field, {"": rows}, compute, deadline=deadline, stages=stages)
+            look = Look()
+            answer = await self._answers.get(served, shape.field, {"": rows}, compute, deadline=deadline, look=look)
+            cached = look.cached
         else:
             answer = await compute()
         return orjson.dumps(
@@ -131,7 +132,7 @@ class PredictApp:
                 shape.answer: orjson.Fragment(answer),
                 "model_name": served.name,
                 "model_version": served.version,
-                "cached": stages is not None and stages.cached,
+                "cached": cached,
                 "latency_ms": round((time.perf_counter() - start) * 1000, 3),
             }
         )

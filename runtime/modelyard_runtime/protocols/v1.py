@@ -10,6 +10,8 @@ from fastapi import APIRouter
 from fastapi.responses import JSONResponse
 
 from modelyard_runtime.errors import BadRequest
+from modelyard_runtime.formats.base import Rows
+from modelyard_runtime.observe.statistics import Look
 from modelyard_runtime.protocols.hot import Answer, Call, HotRoute, Parts
 from modelyard_runtime.protocols.inputs import parse_object, rows_of_instances
 from modelyard_runtime.protocols.large import LARGE_BYTES, parse_large
@@ -17,7 +19,7 @@ from modelyard_runtime.protocols.models import ErrorBody
 from modelyard_runtime.protocols.predict import use_cache
 from modelyard_runtime.protocols.v2.infer import resolve_version
 from modelyard_runtime.serving.limits import Receive, Scope, Send
-from modelyard_runtime.serving.registry import ModelState, Registry
+from modelyard_runtime.serving.registry import ModelState, Registry, ServedModel
 
 __all__ = ["V1App", "find_v1", "v1_routes"]
 
@@ -63,22 +65,28 @@ class V1App(HotRoute):
                 rows = rows_of_instances(served.model, request["instances"])
             stages = call.stages
             stages.on_parsed(len(rows))
-
-            async def compute() -> bytes:
-                predictions = await self._parts.compute.predict(
-                    served.model, rows, deadline=call.deadline, on_start=stages.on_start
-                )
-                stages.on_computed()
-                return orjson.dumps(predictions.tolist(), option=orjson.OPT_SERIALIZE_NUMPY, default=str)
-
             if not use_cache(request):
-                return Answer(b'{"predictions":%b}' % await compute())
+                return Answer(b'{"predictions":%b}' % await self._predict(call, served, rows))
+            look = stages.look = Look(stages.clock)
             payload = await self._parts.answers.get(
-                served, "v1", {"": rows}, compute, deadline=call.deadline, stages=stages
+                served,
+                "v1",
+                {"": rows},
+                lambda: self._predict(call, served, rows),
+                deadline=call.deadline,
+                look=look,
             )
-            return Answer(b'{"predictions":%b,"cached":%b}' % (payload, b"true" if stages.cached else b"false"))
+            return Answer(b'{"predictions":%b,"cached":%b}' % (payload, b"true" if look.cached else b"false"))
 
         await self.respond(handle, scope, receive, send)
+
+    async def _predict(self, call: Call, served: ServedModel, rows: Rows) -> bytes:
+        stages = call.stages
+        predictions = await self._parts.compute.predict(
+            served.model, rows, deadline=call.deadline, on_start=stages.on_start
+        )
+        stages.on_computed()
+        return orjson.dumps(predictions.tolist(), option=orjson.OPT_SERIALIZE_NUMPY, default=str)
 
 
 def v1_routes(registry: Registry) -> APIRouter:

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias, TypeVar
 from modelyard_runtime.errors import DeadlineExceeded, QueueFull, RequestError
 from modelyard_runtime.formats.base import Array
 from modelyard_runtime.observe.metrics import Metrics
-from modelyard_runtime.observe.statistics import Stages
+from modelyard_runtime.observe.statistics import Look
 from modelyard_runtime.serving.cache import AnswerCache
 from modelyard_runtime.serving.exact import bytes_of, exact
 from modelyard_runtime.serving.registry import Registry, ServedModel
@@ -45,25 +45,25 @@ class Answers:
         compute: Callable[[], Awaitable[_T]],
         *,
         deadline: float,
-        stages: Stages,
+        look: Look,
     ) -> _T:
-        """Return the answer to `inputs`; `stages.cached` says whether it was computed for an earlier request.
+        """Return the answer to `inputs`; `look.cached` says whether it was computed for an earlier request.
 
         `form` is all that the answer depends on beside the model and its inputs: which protocol's form it has, which
         outputs are wanted. `deadline` is a time of the event loop's clock. Raises DeadlineExceeded, and what `compute`
         raises.
         """
-        stages.on_look()
+        look.on_look()
         try:
             if sum(map(bytes_of, inputs.values())) > _THREAD_BYTES:
                 content, size = await asyncio.to_thread(exact, inputs)
             else:
                 content, size = exact(inputs)
             key = (served.name, served.version, id(served), form, content)
-            answer: _T = await self._find(served, key, size, compute, deadline=deadline, stages=stages)
+            answer: _T = await self._find(served, key, size, compute, deadline=deadline, look=look)
             return answer
         finally:
-            self._metrics.cache(served.name, hit=stages.cached is True)
+            self._metrics.cache(served.name, hit=look.cached)
 
     async def _find(
         self,
@@ -73,17 +73,17 @@ class Answers:
         compute: Callable[[], Awaitable[_T]],
         *,
         deadline: float,
-        stages: Stages,
+        look: Look,
     ) -> _T:
         while True:
             kept: _T | None = self._cache.get(key)
             if kept is not None:
-                stages.on_found()
+                look.on_found()
                 return kept
             computing = self._computing.get(key)
             if computing is None:
-                stages.on_missed()
-                return await self._lead(served, key, size, compute, stages)
+                look.on_missed()
+                return await self._lead(served, key, size, compute, look)
             try:
                 async with asyncio.timeout_at(deadline):
                     answer: _T = await asyncio.shield(computing)
@@ -100,7 +100,7 @@ class Answers:
                 if not computing.cancelled() or (task is not None and task.cancelling()):
                     raise
             else:
-                stages.on_found()
+                look.on_found()
                 return answer
 
     async def _lead(
@@ -109,7 +109,7 @@ class Answers:
         key: Hashable,
         size: int,
         compute: Callable[[], Awaitable[_T]],
-        stages: Stages,
+        look: Look,
     ) -> _T:
         future: asyncio.Future[_T] = asyncio.get_running_loop().create_future()
         future.add_done_callback(_retrieve)
@@ -123,11 +123,11 @@ class Answers:
             future.cancel()
             raise
         else:
-            stages.on_keep()
+            look.on_keep()
             future.set_result(answer)
             if self._registry.is_active(served):
                 self._cache.put(key, answer, size)
-            stages.on_kept()
+            look.on_kept()
             return answer
         finally:
             del self._computing[key]

@@ -14,7 +14,7 @@ import pytest
 from modelyard_runtime.errors import ModelFailed
 from modelyard_runtime.formats import TensorSpec
 from modelyard_runtime.observe.metrics import Metrics
-from modelyard_runtime.observe.statistics import Stages, Statistics
+from modelyard_runtime.observe.statistics import Look, Stages, Statistics
 from modelyard_runtime.serving.answers import Answers
 from modelyard_runtime.serving.cache import AnswerCache
 from modelyard_runtime.serving.registry import Registry, ServedModel
@@ -285,18 +285,20 @@ def test_the_times_of_a_request_add_up() -> None:
 
     missed = Stages(lambda: next(times))
     missed.on_parsed(2)
-    missed.on_look()
-    missed.on_missed()
+    missed.look = Look(missed.clock)
+    missed.look.on_look()
+    missed.look.on_missed()
     missed.on_start(2, True)
     missed.on_computed()
-    missed.on_keep()
-    missed.on_kept()
+    missed.look.on_keep()
+    missed.look.on_kept()
     statistics.add("m", "1", missed, success=True)
     after_miss = {name: getattr(statistics.of("m", "1"), name).ns for name in ("cache_miss", "queue", "compute_output")}
     found = Stages(lambda: next(times))
     found.on_parsed(2)
-    found.on_look()
-    found.on_found()
+    found.look = Look(found.clock)
+    found.look.on_look()
+    found.look.on_found()
     statistics.add("m", "1", found, success=True)
 
     numbers = statistics.of("m", "1")
@@ -357,7 +359,7 @@ class TestCancelled:
         def start() -> asyncio.Task[bytes]:
             deadline = asyncio.get_running_loop().time() + 30
             inputs = {"": np.zeros(1)}
-            return asyncio.create_task(answers.get(served, "", inputs, compute, deadline=deadline, stages=Stages()))
+            return asyncio.create_task(answers.get(served, "", inputs, compute, deadline=deadline, look=Look()))
 
         return start
 

@@ -15,7 +15,6 @@ from modelyard_runtime.protocols.v2.request import (
     InferRequest,
     OutputRequest,
     check_datatype,
-    flag_of,
     refuse_unsupported,
     timeout_of,
 )
@@ -74,7 +73,6 @@ def read_request(message: Any) -> InferRequest:
         id=message.id or None,
         binary=bool(raw),
         timeout=timeout_of(parameters.get("timeout")),
-        use_cache=flag_of(parameters, "use_cache") or False,
         parameters=parameters,
     )
 

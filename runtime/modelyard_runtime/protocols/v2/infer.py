@@ -11,12 +11,12 @@ import orjson
 
 from modelyard_runtime.errors import BadRequest, UnknownModel
 from modelyard_runtime.formats.base import Array
-from modelyard_runtime.observe.statistics import Stages
+from modelyard_runtime.observe.statistics import Look, Stages
 from modelyard_runtime.protocols.hot import Answer, Call, HotRoute, Parts
 from modelyard_runtime.protocols.large import LARGE_BYTES
 from modelyard_runtime.protocols.v2.bind import bind_inputs, bind_outputs, present
 from modelyard_runtime.protocols.v2.datatypes import datatype_of, to_json, to_raw
-from modelyard_runtime.protocols.v2.request import InferRequest, parse_infer
+from modelyard_runtime.protocols.v2.request import InferRequest, flag_of, parse_infer
 from modelyard_runtime.serving.limits import Receive, Scope, Send
 from modelyard_runtime.serving.registry import Registry, ServedModel
 
@@ -64,7 +64,7 @@ async def compute_outputs(
     if request.timeout is not None:
         deadline = min(deadline, arrived + request.timeout)
     stages.on_parsed(rows)
-    if not request.use_cache:
+    if not (request.parameters and flag_of(request.parameters, "use_cache")):
         return await _compute(parts, served, tensors, wanted, deadline=deadline, stages=stages)
 
     async def compute() -> dict[str, Array]:
@@ -72,7 +72,8 @@ async def compute_outputs(
         # Copies: a row of a batch would keep all of the batch, and the model may use its own memory again.
         return {name: values.copy() for name, values in outputs.items()}
 
-    return await parts.answers.get(served, wanted, tensors, compute, deadline=deadline, stages=stages)
+    stages.look = Look(stages.clock)
+    return await parts.answers.get(served, wanted, tensors, compute, deadline=deadline, look=stages.look)
 
 
 async def _compute(

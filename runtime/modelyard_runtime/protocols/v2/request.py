@@ -48,8 +48,6 @@ class InferRequest:
     """Whether outputs go as raw bytes unless they say otherwise."""
     timeout: float | None = None
     """Seconds that the client gives for the answer."""
-    use_cache: bool = False
-    """Whether the answer may come from the cache, and go there."""
     parameters: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -83,7 +81,6 @@ def parse_infer(body: bytes, header_length: int | None, model: Model) -> InferRe
         id=request_id,
         binary=flag_of(parameters, "binary_data_output") or False,
         timeout=timeout_of(parameters.get("timeout")),
-        use_cache=flag_of(parameters, "use_cache") or False,
         parameters=parameters,
     )
 
