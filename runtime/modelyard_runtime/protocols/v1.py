@@ -67,18 +67,21 @@ class V1App(HotRoute):
             stages.on_parsed(len(rows))
             if not use_cache(request):
                 return Answer(b'{"predictions":%b}' % await self._predict(call, served, rows))
-            look = stages.look = Look(stages.clock)
-            payload = await self._parts.answers.get(
-                served,
-                "v1",
-                {"": rows},
-                lambda: self._predict(call, served, rows),
-                deadline=call.deadline,
-                look=look,
-            )
-            return Answer(b'{"predictions":%b,"cached":%b}' % (payload, b"true" if look.cached else b"false"))
+            return Answer(await self._cached(call, served, rows))
 
         await self.respond(handle, scope, receive, send)
+
+    async def _cached(self, call: Call, served: ServedModel, rows: Rows) -> bytes:
+        look = call.stages.look = Look(call.stages.clock)
+        predictions = await self._parts.answers.get(
+            served,
+            "v1",
+            {"": rows},
+            lambda: self._predict(call, served, rows),
+            deadline=call.deadline,
+            look=look,
+        )
+        return b'{"predictions":%b,"cached":%b}' % (predictions, b"true" if look.cached else b"false")
 
     async def _predict(self, call: Call, served: ServedModel, rows: Rows) -> bytes:
         stages = call.stages

@@ -64,9 +64,20 @@ async def compute_outputs(
     if request.timeout is not None:
         deadline = min(deadline, arrived + request.timeout)
     stages.on_parsed(rows)
-    if not (request.parameters and flag_of(request.parameters, "use_cache")):
-        return await _compute(parts, served, tensors, wanted, deadline=deadline, stages=stages)
+    if request.parameters and flag_of(request.parameters, "use_cache"):
+        return await _cached(parts, served, tensors, wanted, deadline=deadline, stages=stages)
+    return await _compute(parts, served, tensors, wanted, deadline=deadline, stages=stages)
 
+
+async def _cached(
+    parts: Parts,
+    served: ServedModel,
+    tensors: Mapping[str, Array],
+    wanted: tuple[str, ...],
+    *,
+    deadline: float,
+    stages: Stages,
+) -> dict[str, Array]:
     async def compute() -> dict[str, Array]:
         outputs = await _compute(parts, served, tensors, wanted, deadline=deadline, stages=stages)
         # Copies: a row of a batch would keep all of the batch, and the model may use its own memory again.
