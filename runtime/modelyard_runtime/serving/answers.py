@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Hashable, Mapping
 from typing import Any, TypeAlias, TypeVar
 
-from modelyard_runtime.errors import DeadlineExceeded, QueueFull, RequestError
+from modelyard_runtime.errors import DeadlineExceeded
 from modelyard_runtime.formats.base import Array
 from modelyard_runtime.observe.metrics import Metrics
 from modelyard_runtime.observe.statistics import Look
@@ -84,24 +84,21 @@ class Answers:
             if computing is None:
                 look.on_missed()
                 return await self._lead(served, key, size, compute, look)
-            try:
-                async with asyncio.timeout_at(deadline):
-                    answer: _T = await asyncio.shield(computing)
-            except TimeoutError as exc:
-                if isinstance(exc, RequestError) and asyncio.get_running_loop().time() < deadline:
-                    continue  # the other client had less time than this one: compute it again
-                raise DeadlineExceeded(
-                    "the model did not answer in time; send fewer rows, or raise the timeout"
-                ) from None
-            except QueueFull:
-                raise
-            except asyncio.CancelledError:
-                task = asyncio.current_task()
-                if not computing.cancelled() or (task is not None and task.cancelling()):
-                    raise
-            else:
-                look.on_found()
-                return answer
+            left = max(0.0, deadline - asyncio.get_running_loop().time())
+            # Not asyncio.timeout, which asks for a task: this may be the first step of a request, taken outside one.
+            await asyncio.wait({computing}, timeout=left)
+            if not computing.done():
+                raise DeadlineExceeded("the model did not answer in time; send fewer rows, or raise the timeout")
+            if computing.cancelled():
+                continue  # the other client gave up: compute it again
+            error = computing.exception()
+            if isinstance(error, DeadlineExceeded) and asyncio.get_running_loop().time() < deadline:
+                continue  # the other client had less time than this one
+            if error is not None:
+                raise error
+            look.on_found()
+            answer: _T = computing.result()
+            return answer
 
     async def _lead(
         self,

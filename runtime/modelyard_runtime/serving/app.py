@@ -1,4 +1,4 @@
-"""The one ASGI application: predictions straight to PredictApp, everything else to FastAPI."""
+"""The one ASGI application: predictions straight to their routes, everything else to FastAPI."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from modelyard_runtime.observe.metrics import Metrics
 from modelyard_runtime.observe.statistics import Statistics
 from modelyard_runtime.protocols.admin import admin_routes
 from modelyard_runtime.protocols.health import health_routes
-from modelyard_runtime.protocols.hot import Parts
+from modelyard_runtime.protocols.hot import HotRoute, Parts
 from modelyard_runtime.protocols.metrics import metrics_routes
 from modelyard_runtime.protocols.models import ErrorBody, model_routes
 from modelyard_runtime.protocols.openapi import PREDICT_PATHS, PREDICT_SCHEMAS
 from modelyard_runtime.protocols.openapi_inference import INFER_PATHS, INFER_SCHEMAS
-from modelyard_runtime.protocols.predict import ROUTES, PredictApp
-from modelyard_runtime.protocols.v1 import V1App, find_v1, v1_routes
-from modelyard_runtime.protocols.v2.infer import InferApp, find_infer
+from modelyard_runtime.protocols.predict import predict_routes
+from modelyard_runtime.protocols.v1 import find_v1, v1_route, v1_routes
+from modelyard_runtime.protocols.v2.infer import find_infer, infer_route
 from modelyard_runtime.protocols.v2.repository import Repository
 from modelyard_runtime.protocols.v2.routes import v2_routes
 from modelyard_runtime.serving.answers import Answers, size_of_answer
@@ -41,6 +41,9 @@ from modelyard_runtime.settings import Settings
 __all__ = ["RuntimeApp"]
 
 _logger = logging.getLogger(__name__)
+_MAX_PATHS = 256
+_MAX_PATH = 300
+"""How many paths, of how many characters, have their route remembered."""
 
 
 class RuntimeApp:
@@ -74,15 +77,6 @@ class RuntimeApp:
         answers = Answers(cache, self.registry, self.metrics)
         self._logs_requests = _logger.isEnabledFor(logging.DEBUG)
         self._drain = drain
-        self._predict = PredictApp(
-            registry=self.registry,
-            compute=self.compute,
-            answers=answers,
-            metrics=self.metrics,
-            max_body_bytes=settings.max_body_bytes,
-            timeout=settings.timeout,
-            draining=lambda: drain.active,
-        )
         self.parts = Parts(
             registry=self.registry,
             compute=self.compute,
@@ -94,8 +88,8 @@ class RuntimeApp:
             timeout=settings.timeout,
             draining=lambda: drain.active,
         )
-        self._infer = InferApp(self.parts)
-        self._v1 = V1App(self.parts)
+        self._routes = predict_routes(self.parts)
+        self._named: dict[str, HotRoute | None] = {}
         self.metrics.watch(
             in_flight=lambda: self.in_flight,
             queue_rows=lambda: self.compute.queue_rows,
@@ -111,23 +105,38 @@ class RuntimeApp:
     @property
     def in_flight(self) -> int:
         """Inference requests that are being answered."""
-        return self._predict.in_flight + self.parts.in_flight
+        return self.parts.in_flight
+
+    def direct(self, path: str) -> HotRoute | None:
+        """Return the route that answers POST requests to `path` without ASGI; None for all others."""
+        return None if self._logs_requests else self._hot(path)
+
+    def _hot(self, path: str) -> HotRoute | None:
+        found = self._routes.get(path)
+        if found is not None or not path.startswith(("/v1/", "/v2/")):
+            return found
+        try:
+            return self._named[path]
+        except KeyError:
+            pass
+        if (named := find_infer(path)) is not None:
+            found = infer_route(self.parts, *named)
+        elif (named := find_v1(path)) is not None:
+            found = v1_route(self.parts, *named)
+        if len(path) <= _MAX_PATH:
+            if len(self._named) >= _MAX_PATHS:
+                self._named.clear()  # clients can make up as many as they like
+            self._named[path] = found
+        return found
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one connection of ASGI."""
         if self._logs_requests:
             send = _logged(scope, send)
         if scope["type"] == "http":
-            path = scope["path"]
-            shape = ROUTES.get(path)
-            if shape is not None:
-                await self._predict(shape, scope, receive, send)
-                return
-            if (named := find_infer(path)) is not None:
-                await self._infer(*named, scope, receive, send)
-                return
-            if (named := find_v1(path)) is not None:
-                await self._v1(*named, scope, receive, send)
+            route = self._hot(scope["path"])
+            if route is not None:
+                await route.respond(scope, receive, send)
                 return
 
         async def send_closing(message: Message) -> None:

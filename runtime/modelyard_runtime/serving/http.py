@@ -6,12 +6,12 @@ import asyncio
 import contextlib
 import functools
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import uvicorn
 
-from modelyard_runtime.serving.connection import Connection, ConnectionLimits
+from modelyard_runtime.serving.connection import Connection, ConnectionLimits, DirectRoute
 from modelyard_runtime.serving.drain import Drain, Phase, refuse_new_connections
 
 __all__ = ["HttpServer", "open_listener"]
@@ -37,12 +37,13 @@ class HttpServer(uvicorn.Server):
         drain_delay: float,
         timeout: float,
         limits: ConnectionLimits | None = None,
+        direct: Callable[[str], DirectRoute | None] = lambda path: None,
     ) -> None:
-        """`drain_delay` and `timeout` (of requests in flight at the end) in seconds."""
+        """`drain_delay` and `timeout` (of requests in flight at the end) in seconds; `direct` as Connection has it."""
         limits = limits or ConnectionLimits()
         config = uvicorn.Config(
             app,
-            http=functools.partial(Connection, limits=limits),  # type: ignore[arg-type]  # called as the class would be
+            http=functools.partial(Connection, limits=limits, direct=direct),  # type: ignore[arg-type]  # called as the class would be
             ws="none",
             lifespan="off",
             interface="asgi3",

@@ -98,6 +98,7 @@ async def _serve(
         drain_delay=settings.drain_delay,
         timeout=settings.timeout,
         limits=ConnectionLimits(max_age=settings.max_connection_age),
+        direct=app.direct,
     )
     rpc = await start_rpc(app.parts, drain, settings)
     serving = asyncio.gather(server.run_until_drained(), rpc.run_until_drained())

@@ -6,6 +6,7 @@ import asyncio
 import json
 import threading
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -18,7 +19,7 @@ from modelyard_runtime.observe.statistics import Look, Stages, Statistics
 from modelyard_runtime.serving.answers import Answers
 from modelyard_runtime.serving.cache import AnswerCache
 from modelyard_runtime.serving.registry import Registry, ServedModel
-from unit.runtime.support import Api, FakeModel, until
+from unit.runtime.support import SUM, Api, FakeModel, start_server, until
 
 Serve = Callable[..., Api]
 INFER = "/v2/models/m/infer"
@@ -279,13 +280,14 @@ def test_the_counts_are_those_of_the_looks(serve: Serve) -> None:
     assert all(value["ns"] > 0 for key, value in found["inference_stats"].items() if key != "queue")
 
 
-def test_the_times_of_a_request_add_up() -> None:
+def test_the_times_of_a_request_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
     times = iter([100, 110, 115, 120, 130, 230, 231, 234, 240, 300, 310, 311, 318, 330])
+    monkeypatch.setattr("modelyard_runtime.observe.statistics._now", lambda: next(times))
     statistics = Statistics(lambda: 5.0)
 
-    missed = Stages(lambda: next(times))
+    missed = Stages()
     missed.on_parsed(2)
-    missed.look = Look(missed.clock)
+    missed.look = Look()
     missed.look.on_look()
     missed.look.on_missed()
     missed.on_start(2, True)
@@ -294,9 +296,9 @@ def test_the_times_of_a_request_add_up() -> None:
     missed.look.on_kept()
     statistics.add("m", "1", missed, success=True)
     after_miss = {name: getattr(statistics.of("m", "1"), name).ns for name in ("cache_miss", "queue", "compute_output")}
-    found = Stages(lambda: next(times))
+    found = Stages()
     found.on_parsed(2)
-    found.look = Look(found.clock)
+    found.look = Look()
     found.look.on_look()
     found.look.on_found()
     statistics.add("m", "1", found, success=True)
@@ -411,3 +413,22 @@ class TestCancelled:
             return await asyncio.gather(start(), start(), return_exceptions=True)
 
         assert [str(error) for error in asyncio.run(scenario())] == ["no", "no"]
+
+
+def test_large_requests_are_cached_over_connections_as_well(tmp_path: Path) -> None:
+    """There, the first step of a request is taken outside a task."""
+    rows = [[float(index), 0.5] for index in range(30_000)]
+    expected = [row[0] + row[1] for row in rows]
+    with start_server(tmp_path, SUM) as server, httpx.Client(base_url=server.url, timeout=30) as client:
+        server.wait_for("/health/ready", 200)
+        answers = [
+            client.post("/v1/models/churn:predict", json={"instances": rows, "use_cache": True}).json()
+            for _ in range(2)
+        ]
+        oip = [client.post("/v2/models/churn/infer", json={"inputs": [tensor(*rows)], **ASK}).json() for _ in range(2)]
+
+    assert [(answer["predictions"], answer["cached"]) for answer in answers] == [(expected, False), (expected, True)]
+    assert [(outputs(answer), answer["parameters"]["cached"]) for answer in oip] == [
+        ([expected], False),
+        ([expected], True),
+    ]

@@ -17,10 +17,9 @@ from modelyard_runtime.protocols.large import LARGE_BYTES
 from modelyard_runtime.protocols.v2.bind import bind_inputs, bind_outputs, present
 from modelyard_runtime.protocols.v2.datatypes import datatype_of, to_json, to_raw
 from modelyard_runtime.protocols.v2.request import InferRequest, flag_of, parse_infer
-from modelyard_runtime.serving.limits import Receive, Scope, Send
 from modelyard_runtime.serving.registry import Registry, ServedModel
 
-__all__ = ["InferApp", "compute_outputs", "find_infer", "resolve_version"]
+__all__ = ["compute_outputs", "find_infer", "infer_route", "resolve_version"]
 
 _PREFIX = "/v2/models/"
 _SUFFIX = "/infer"
@@ -83,7 +82,7 @@ async def _cached(
         # Copies: a row of a batch would keep all of the batch, and the model may use its own memory again.
         return {name: values.copy() for name, values in outputs.items()}
 
-    stages.look = Look(stages.clock)
+    stages.look = Look()
     return await parts.answers.get(served, wanted, tensors, compute, deadline=deadline, look=stages.look)
 
 
@@ -102,33 +101,22 @@ async def _compute(
     return present(served.model, {name: outputs[name] for name in names})
 
 
-class InferApp(HotRoute):
-    """Answers inference requests of REST."""
+def infer_route(parts: Parts, name: str, version: str | None) -> HotRoute:
+    """Answer inference requests for a model, and a version where the path gives one."""
 
-    def __init__(self, parts: Parts) -> None:
-        super().__init__("v2", parts)
+    async def handle(call: Call) -> Answer:
+        call.served = resolve_version(parts.registry, name, version)
+        length = _header_length(call)
+        if (len(call.body) if length is None else length) > LARGE_BYTES:
+            request = await asyncio.to_thread(parse_infer, call.body, length, call.served.model)
+        else:
+            request = parse_infer(call.body, length, call.served.model, parts.floats)
+        outputs = await compute_outputs(
+            parts, call.served, request, deadline=call.deadline, arrived=call.arrived, stages=call.stages
+        )
+        return _encode(call.served, request, outputs, call.stages.cached)
 
-    async def __call__(self, name: str, version: str | None, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request for a model, and a version where the path gives one."""
-
-        async def handle(call: Call) -> Answer:
-            call.served = resolve_version(self._parts.registry, name, version)
-            length = _header_length(call)
-            if (len(call.body) if length is None else length) > LARGE_BYTES:
-                request = await asyncio.to_thread(parse_infer, call.body, length, call.served.model)
-            else:
-                request = parse_infer(call.body, length, call.served.model)
-            outputs = await compute_outputs(
-                self._parts,
-                call.served,
-                request,
-                deadline=call.deadline,
-                arrived=call.arrived,
-                stages=call.stages,
-            )
-            return _encode(call.served, request, outputs, call.stages.cached)
-
-        await self.respond(handle, scope, receive, send)
+    return HotRoute("v2", parts, handle)
 
 
 def _header_length(call: Call) -> int | None:

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict
 from modelyard_runtime.contract import HEADER_ROUTER
 from modelyard_runtime.errors import BadRequest, RequestError, Unsupported
 from modelyard_runtime.observe.statistics import Statistics
-from modelyard_runtime.protocols.encoding import ENCODINGS, content_encoding, inflate
+from modelyard_runtime.protocols.encoding import content_encoding, inflate
 from modelyard_runtime.protocols.models import ErrorBody
 from modelyard_runtime.protocols.v2.describe import (
     model_config,
@@ -235,10 +235,9 @@ async def _object(request: Request) -> dict[str, Any]:
     """Return the object that a body is, an empty one for none. Raises RequestError."""
     headers = request.scope["headers"]
     encoding = content_encoding(headers)
-    plain = {"headers": [item for item in headers if item[0] != b"content-encoding" or encoding not in ENCODINGS]}
     receive = cast("Receive", request.receive)
-    body = await read_body(plain, receive, limit=_MAX_BODY_BYTES, timeout=_BODY_SECONDS)
-    body = await inflate(body, encoding if encoding in ENCODINGS else b"", _MAX_BODY_BYTES)
+    body = await read_body(headers, receive, limit=_MAX_BODY_BYTES, timeout=_BODY_SECONDS)
+    body = await inflate(body, encoding, _MAX_BODY_BYTES)
     if not body.strip():
         return {}
     try:
