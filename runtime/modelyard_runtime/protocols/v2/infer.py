@@ -65,7 +65,8 @@ async def compute_outputs(
     stages.on_parsed(rows)
     if request.parameters and flag_of(request.parameters, "use_cache"):
         return await _cached(parts, served, tensors, wanted, deadline=deadline, stages=stages)
-    return await _compute(parts, served, tensors, wanted, deadline=deadline, stages=stages)
+    outputs = await parts.compute.infer(served.model, tensors, wanted, deadline=deadline, on_start=stages.on_start)
+    return _presented(served, wanted, outputs, stages)
 
 
 async def _cached(
@@ -78,24 +79,17 @@ async def _cached(
     stages: Stages,
 ) -> dict[str, Array]:
     async def compute() -> dict[str, Array]:
-        outputs = await _compute(parts, served, tensors, wanted, deadline=deadline, stages=stages)
+        outputs = await parts.compute.infer(served.model, tensors, wanted, deadline=deadline, on_start=stages.on_start)
         # Copies: a row of a batch would keep all of the batch, and the model may use its own memory again.
-        return {name: values.copy() for name, values in outputs.items()}
+        return {name: values.copy() for name, values in _presented(served, wanted, outputs, stages).items()}
 
     stages.look = Look()
     return await parts.answers.get(served, wanted, tensors, compute, deadline=deadline, look=stages.look)
 
 
-async def _compute(
-    parts: Parts,
-    served: ServedModel,
-    tensors: Mapping[str, Array],
-    wanted: Sequence[str],
-    *,
-    deadline: float,
-    stages: Stages,
+def _presented(
+    served: ServedModel, wanted: Sequence[str], outputs: Mapping[str, Array], stages: Stages
 ) -> dict[str, Array]:
-    outputs = await parts.compute.infer(served.model, tensors, wanted, deadline=deadline, on_start=stages.on_start)
     stages.on_computed()
     names = wanted or tuple(outputs)
     return present(served.model, {name: outputs[name] for name in names})
