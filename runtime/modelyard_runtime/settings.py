@@ -27,8 +27,6 @@ class Settings:
     """The format to load it as; empty: the one that was found at fetch."""
     model_version: str = ""
     """The served version; empty: the one in artifact.json."""
-    model_digest: str = ""
-    """The digest that artifact.json must show; empty: any."""
     allow_pickle: bool = False
     """Whether artifacts may run code of their own: pickles, joblib files and the format python."""
     host: str = "0.0.0.0"  # noqa: S104 -- a pod serves on all its addresses; local mode gives one
@@ -89,7 +87,6 @@ class Settings:
             model_uri=read.text(Env.MODEL_URI, ""),
             model_format=read.text(Env.MODEL_FORMAT, ""),
             model_version=read.text(Env.MODEL_VERSION, ""),
-            model_digest=read.text(Env.MODEL_DIGEST, ""),
             allow_pickle=read.choice(Env.ALLOW_PICKLE, "false", ("true", "false")) == "true",
             host=read.text(Env.HOST, cls.host),
             port=port,

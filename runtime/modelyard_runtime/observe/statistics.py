@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-__all__ = ["Duration", "ModelStatistics", "Stages", "Statistics"]
+__all__ = ["Duration", "Look", "ModelStatistics", "Stages", "Statistics"]
 
 _now = time.perf_counter_ns
 _MAX_BATCH_SIZES = 256
@@ -26,15 +26,50 @@ class Duration:
     ns: int = 0
 
 
+@dataclass(slots=True)
+class Look:
+    """One request's look into the cache; durations in nanoseconds."""
+
+    cached: bool = False
+    """Whether the answer was computed for an earlier request."""
+    look_ns: int = 0
+    """What looking took, with the wait for an equal request that was being computed."""
+    keep_ns: int = 0
+    """What putting the answer there took."""
+    _mark: int = 0
+
+    def on_look(self) -> None:
+        """The cache is asked."""
+        self._mark = _now()
+
+    def on_found(self) -> None:
+        """The answer was computed for an earlier request."""
+        self.cached = True
+        self.look_ns = _now() - self._mark
+
+    def on_missed(self) -> None:
+        """The answer is to be computed."""
+        self.look_ns = _now() - self._mark
+
+    def on_keep(self) -> None:
+        """The answer, just computed, is put into the cache."""
+        self._mark = _now()
+
+    def on_kept(self) -> None:
+        """The answer is there."""
+        self.keep_ns = _now() - self._mark
+
+
 class Stages:
     """The stages of one request; times in nanoseconds of `time.perf_counter_ns`, 0 for those that it did not reach."""
 
-    __slots__ = ("arrived", "batch", "computed", "leads", "parsed", "rows", "started")
+    __slots__ = ("arrived", "batch", "computed", "leads", "look", "parsed", "rows", "started")
 
     def __init__(self) -> None:
         self.arrived = _now()
         self.parsed = self.started = self.computed = self.batch = self.rows = 0
         self.leads = False
+        self.look: Look | None = None  # of a request that asks for the cache
 
     def on_parsed(self, rows: int) -> None:
         """The inputs are tensors, of this number of rows."""
@@ -51,6 +86,11 @@ class Stages:
         """The outputs are there."""
         self.computed = _now()
 
+    @property
+    def cached(self) -> bool | None:
+        """Whether the answer came from the cache; None for a request that does not ask for it."""
+        return None if self.look is None else self.look.cached
+
 
 @dataclass(slots=True)
 class BatchStatistics:
@@ -63,7 +103,11 @@ class BatchStatistics:
 
 @dataclass(slots=True)
 class ModelStatistics:
-    """The statistics of one model version, of all protocols. The cache is the seed API's alone: its counts stay 0."""
+    """The statistics of one model version, of all protocols.
+
+    What the cache answered is in `success`, `queue` and `cache_hit`, and in nothing that tells of the model's work;
+    `cache_miss` is of requests that asked for the cache and were computed: the look, and putting the answer there.
+    """
 
     name: str
     version: str
@@ -92,10 +136,20 @@ class ModelStatistics:
             self.fail.ns += end - stages.arrived
             return
         self.last_inference = now_ms
-        self.inference_count += stages.rows
         self.success.count += 1
         self.success.ns += end - stages.arrived
         self.queue.count += 1
+        look = stages.look
+        if look is not None:
+            if look.cached:
+                self.cache_hit.count += 1
+                self.cache_hit.ns += look.look_ns
+                return
+            self.cache_miss.count += 1
+            self.cache_miss.ns += look.look_ns + look.keep_ns
+            self.queue.ns -= look.look_ns
+            end -= look.keep_ns
+        self.inference_count += stages.rows
         self.queue.ns += stages.started - stages.parsed
         _add(self, stages, end)
         if not stages.leads:

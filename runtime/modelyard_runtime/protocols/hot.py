@@ -22,6 +22,7 @@ from modelyard_runtime.observe.statistics import Stages, Statistics
 from modelyard_runtime.observe.totals import Totals
 from modelyard_runtime.protocols.encoding import accepted_encoding, compress, content_encoding, inflate
 from modelyard_runtime.protocols.numbers import FloatParser
+from modelyard_runtime.protocols.v2.repository import Repository
 from modelyard_runtime.serving.answers import Answers
 from modelyard_runtime.serving.compute import Compute
 from modelyard_runtime.serving.limits import (
@@ -58,6 +59,7 @@ class Parts:
     metrics: Metrics
     statistics: Statistics
     totals: Totals
+    repository: Repository
     max_body_bytes: int
     timeout: float
     """Seconds for a whole request."""

@@ -12,12 +12,13 @@ import orjson
 
 from modelyard_runtime.errors import BadRequest, WrongInput
 from modelyard_runtime.formats.base import Array, Model, Rows
+from modelyard_runtime.observe.statistics import Look
 from modelyard_runtime.protocols.hot import Answer, Call, HotRoute, Parts
 from modelyard_runtime.protocols.inputs import parse_instances, parse_object, rows_of_features, rows_of_instances
 from modelyard_runtime.protocols.large import LARGE_BYTES, parse_large
 from modelyard_runtime.serving.registry import ServedModel
 
-__all__ = ["predict_routes"]
+__all__ = ["predict_routes", "use_cache"]
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ class _Predict:
             rows = shape.to_rows(served.model, request[shape.field])
         stages = call.stages
         stages.on_parsed(len(rows))
-        if _use_cache(request):
+        if use_cache(request):
             answer, cached = await self._cached(call, served, rows, large=large)
         else:
             answer, cached = await self._compute(call, served, rows, large=large), False
@@ -96,15 +97,16 @@ class _Predict:
 
     async def _cached(self, call: Call, served: ServedModel, rows: Rows, *, large: bool) -> tuple[bytes, bool]:
         """Return the predictions as JSON, and whether they were computed for an earlier request."""
-        answer, cached = await self._parts.answers.get(
+        look = call.stages.look = Look()
+        answer = await self._parts.answers.get(
             served,
-            (self._shape.single, rows.shape, _exact(rows)),
-            rows.nbytes,
+            self._shape.field,
+            {"": rows},
             lambda: self._compute(call, served, rows, large=large),
             deadline=call.deadline,
+            look=look,
         )
-        self._parts.metrics.cache(served.name, hit=cached)
-        return answer, cached
+        return answer, look.cached
 
 
 def _model_name(request: dict[str, Any]) -> str | None:
@@ -114,16 +116,12 @@ def _model_name(request: dict[str, Any]) -> str | None:
     return name
 
 
-def _use_cache(request: dict[str, Any]) -> bool:
+def use_cache(request: dict[str, Any]) -> bool:
+    """Whether the answer may come from the cache, and go there. Raises WrongInput."""
     use = request.get("use_cache", False)
     if type(use) is not bool:
         raise WrongInput("use_cache needs to be true or false")
     return use
-
-
-def _exact(rows: Rows) -> bytes | tuple[Any, ...]:
-    """Return what is equal for equal rows alone; an array of objects holds addresses, and so its values are taken."""
-    return tuple(rows.ravel().tolist()) if rows.dtype.hasobject else rows.tobytes()
 
 
 def _encode(predictions: Array, shape: _Shape) -> bytes:

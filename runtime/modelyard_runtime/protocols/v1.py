@@ -10,12 +10,15 @@ from fastapi import APIRouter
 from fastapi.responses import JSONResponse
 
 from modelyard_runtime.errors import BadRequest
+from modelyard_runtime.formats.base import Rows
+from modelyard_runtime.observe.statistics import Look
 from modelyard_runtime.protocols.hot import Answer, Call, HotRoute, Parts
 from modelyard_runtime.protocols.inputs import parse_instances, rows_of_instances
 from modelyard_runtime.protocols.large import LARGE_BYTES, parse_large
 from modelyard_runtime.protocols.models import ErrorBody
+from modelyard_runtime.protocols.predict import use_cache
 from modelyard_runtime.protocols.v2.infer import resolve_version
-from modelyard_runtime.serving.registry import ModelState, Registry
+from modelyard_runtime.serving.registry import ModelState, Registry, ServedModel
 
 __all__ = ["find_v1", "v1_route", "v1_routes"]
 
@@ -37,7 +40,10 @@ def find_v1(path: str) -> tuple[str, str | None] | None:
 
 
 def v1_route(parts: Parts, name: str, version: str | None) -> HotRoute:
-    """Answer `{"instances": [...]}`, rows as lists or as objects of named values, with `{"predictions": [...]}`."""
+    """Answer `{"instances": [...]}`, rows as lists or as objects of named values, with `{"predictions": [...]}`.
+
+    With `"use_cache": true` beside the instances, `"cached"` in the answer says whether it came from the cache.
+    """
 
     async def handle(call: Call) -> Answer:
         served = call.served = resolve_version(parts.registry, name, version)
@@ -55,6 +61,8 @@ def v1_route(parts: Parts, name: str, version: str | None) -> HotRoute:
             rows = rows_of_instances(served.model, request["instances"])
         stages = call.stages
         stages.on_parsed(len(rows))
+        if use_cache(request):
+            return Answer(await _cached(parts, call, served, rows))
         predictions = await parts.compute.predict(served.model, rows, deadline=call.deadline, on_start=stages.on_start)
         stages.on_computed()
         return Answer(
@@ -62,6 +70,19 @@ def v1_route(parts: Parts, name: str, version: str | None) -> HotRoute:
         )
 
     return HotRoute("v1", parts, handle)
+
+
+async def _cached(parts: Parts, call: Call, served: ServedModel, rows: Rows) -> bytes:
+    stages = call.stages
+    look = stages.look = Look()
+
+    async def compute() -> bytes:
+        found = await parts.compute.predict(served.model, rows, deadline=call.deadline, on_start=stages.on_start)
+        stages.on_computed()
+        return orjson.dumps(found.tolist(), option=orjson.OPT_SERIALIZE_NUMPY, default=str)
+
+    predictions = await parts.answers.get(served, "v1", {"": rows}, compute, deadline=call.deadline, look=look)
+    return b'{"predictions":%b,"cached":%b}' % (predictions, b"true" if look.cached else b"false")
 
 
 def v1_routes(registry: Registry) -> APIRouter:

@@ -31,8 +31,9 @@ from modelyard_runtime.protocols.openapi_inference import INFER_PATHS, INFER_SCH
 from modelyard_runtime.protocols.predict import predict_routes
 from modelyard_runtime.protocols.v1 import find_v1, v1_route, v1_routes
 from modelyard_runtime.protocols.v2.infer import find_infer, infer_route
+from modelyard_runtime.protocols.v2.repository import Repository
 from modelyard_runtime.protocols.v2.routes import v2_routes
-from modelyard_runtime.serving.answers import Answers
+from modelyard_runtime.serving.answers import Answers, size_of_answer
 from modelyard_runtime.serving.cache import AnswerCache
 from modelyard_runtime.serving.catalog import Catalog
 from modelyard_runtime.serving.compute import Compute
@@ -84,17 +85,21 @@ class RuntimeApp:
         self.catalog = Catalog(
             self.registry, self.metrics, allow_pickle=settings.allow_pickle, warmup_requests=settings.warmup_requests
         )
+        token = _admin_token(settings.admin_token_file)
+        cache = AnswerCache(
+            ttl=settings.cache_ttl, max_bytes=settings.cache_max_bytes, clock=clock, size=size_of_answer
+        )
+        answers = Answers(cache, self.registry, self.metrics)
         self._logs_requests = _logger.isEnabledFor(logging.DEBUG)
         self._drain = drain
         self.parts = Parts(
             registry=self.registry,
             compute=self.compute,
-            answers=Answers(
-                AnswerCache(ttl=settings.cache_ttl, max_bytes=settings.cache_max_bytes, clock=clock), self.registry
-            ),
+            answers=answers,
             metrics=self.metrics,
             statistics=statistics,
             totals=self.totals,
+            repository=Repository(self.catalog, token),
             max_body_bytes=settings.max_body_bytes,
             timeout=settings.timeout,
             draining=lambda: drain.active,
@@ -105,7 +110,7 @@ class RuntimeApp:
             in_flight=lambda: self.in_flight,
             queue_rows=lambda: self.compute.queue_rows,
         )
-        admin = admin_routes(self.catalog, self.registry, _admin_token(settings.admin_token_file))
+        admin = admin_routes(self.catalog, self.registry, token)
         self._fastapi = _fastapi(self.parts, drain, admin)
 
     def close(self) -> None:
@@ -171,7 +176,7 @@ def _fastapi(parts: Parts, drain: Drain, admin: APIRouter) -> FastAPI:
     app.include_router(metrics_routes(totals))
     app.include_router(model_routes(registry, totals))
     app.include_router(admin)
-    app.include_router(v2_routes(registry, drain, totals))
+    app.include_router(v2_routes(registry, drain, totals, parts.repository))
     app.include_router(v1_routes(registry))
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _validation_error)

@@ -24,6 +24,9 @@ __all__ = ["Checks", "Drain", "Phase", "refuse_new_connections"]
 
 _ROUTER_SECONDS = 3.0
 """Routers check every second; after three without a check they have dropped us."""
+_PATIENCE_SECONDS = 5.0
+"""With the timeout, how long a router that goes on sending is waited for; the pod's grace period has 5 s more."""
+_LOOK_SECONDS = 0.1
 
 
 class Phase(IntEnum):
@@ -53,6 +56,7 @@ class Drain:
         self.phase = Phase.SERVING
         self._clock = clock
         self._checks = checks or _OwnChecks()
+        self._left = False
         self._changed = asyncio.Event()
 
     @property
@@ -76,6 +80,19 @@ class Drain:
     def on_interrupt(self) -> None:
         """SIGINT: somebody at a terminal waits, so drain without delays; when hurried already, the next phase."""
         self._enter(Phase(min(max(self.phase + 1, Phase.HURRIED), Phase.FORCED)))
+
+    async def until_left(self, delay: float, timeout: float) -> None:
+        """Wait until listeners may close: for SIGTERM, the drain delay, and while a router has us on its list.
+
+        `delay` and `timeout` (of a request) in seconds. All that wait, each listener of the process, leave together.
+        """
+        await self.wait_for(Phase.DRAINING)
+        await self.wait_for(Phase.HURRIED, delay)
+        end = self._clock() + timeout + _PATIENCE_SECONDS
+        while self.routed and not self._left and self._clock() < end:
+            if await self.wait_for(Phase.HURRIED, _LOOK_SECONDS):
+                break
+        self._left = True  # a check that comes now must not hold up the listeners that are yet to look
 
     async def wait_for(self, phase: Phase, timeout: float | None = None) -> bool:
         """Wait until `phase` is reached or `timeout` seconds have passed; return whether it is reached."""

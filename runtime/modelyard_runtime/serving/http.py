@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import functools
 import socket
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -22,8 +21,6 @@ _ACCEPT_SECONDS = 0.2
 """From the last SYN taken until the listener closes: handshakes under way come to their end, and are accepted."""
 _IDLE_SECONDS = 1.0
 """How long a connection that nobody was told to close may still bring a request, which is answered and closed."""
-_PATIENCE_SECONDS = 5.0
-"""With the timeout, how long a router that goes on sending is waited for; the pod's grace period has 5 s more."""
 _HURRIED_SECONDS = 2.0
 """What requests in flight get when somebody waits at a terminal."""
 
@@ -76,11 +73,7 @@ class HttpServer(uvicorn.Server):
         """Keep the Date header fresh until the drain delay is over, and no router has us on its list."""
         ticking = asyncio.create_task(self._tick())
         try:
-            await self._drain.wait_for(Phase.DRAINING)
-            await self._drain.wait_for(Phase.HURRIED, self._drain_delay)
-            end = time.monotonic() + self._timeout + _PATIENCE_SECONDS
-            while self._drain.routed and time.monotonic() < end and not await self._drain.wait_for(Phase.HURRIED, 0.1):
-                pass
+            await self._drain.until_left(self._drain_delay, self._timeout)
         finally:
             ticking.cancel()
 

@@ -76,7 +76,6 @@ def _fetched(settings: Settings) -> Source:
         directory=settings.model_dir,
         format=settings.model_format,
         version=settings.model_version,
-        digest=settings.model_digest,
     )
 
 

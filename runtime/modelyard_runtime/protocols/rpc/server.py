@@ -76,12 +76,12 @@ class GrpcServer:
     async def run_until_drained(self) -> None:
         """Serve, and return once the last request is answered.
 
-        At SIGTERM health says NOT_SERVING, connections and requests are still taken for the drain delay; then GOAWAY
-        sends clients elsewhere, and what runs is finished within the timeout.
+        At SIGTERM health says NOT_SERVING, connections and requests are still taken for as long as over HTTP; then
+        GOAWAY sends clients elsewhere, and what runs is finished within the timeout.
         """
         await self._drain.wait_for(Phase.DRAINING)
         await self._update()
-        await self._drain.wait_for(Phase.HURRIED, self._drain_delay)
+        await self._drain.until_left(self._drain_delay, self._parts.timeout)
         end = time.monotonic() + self._parts.timeout
         if sys.platform == "linux":
             await self._send_clients_away(end)

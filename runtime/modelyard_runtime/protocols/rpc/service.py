@@ -17,9 +17,8 @@ from modelyard_runtime.observe.metrics import UNRESOLVED
 from modelyard_runtime.observe.statistics import Stages
 from modelyard_runtime.protocols.hot import Parts
 from modelyard_runtime.protocols.rpc.messages import SERVICE, Messages
-from modelyard_runtime.protocols.rpc.tensors import read_request, write_response
+from modelyard_runtime.protocols.rpc.tensors import parameters_of, read_request, write_response
 from modelyard_runtime.protocols.v2.describe import (
-    forbid_change,
     model_config,
     model_metadata,
     repository_index,
@@ -80,8 +79,8 @@ class InferenceService:
             "ModelConfig": self._model_config,
             "ModelStatistics": self._model_statistics,
             "RepositoryIndex": self._repository_index,
-            "RepositoryModelLoad": self._change,
-            "RepositoryModelUnload": self._change,
+            "RepositoryModelLoad": self._model_load,
+            "RepositoryModelUnload": self._model_unload,
         }
         return grpc.method_handlers_generic_handler(
             SERVICE,
@@ -154,7 +153,8 @@ class InferenceService:
         return self._response("ModelReady", ready=True)
 
     async def _server_metadata(self, request: Any, context: Any) -> Any:
-        return self._response("ServerMetadata", **server_metadata(installed_version()))
+        about = server_metadata(installed_version(), changeable=self._parts.repository.changeable)
+        return self._response("ServerMetadata", **about)
 
     async def _model_metadata(self, request: Any, context: Any) -> Any:
         metadata = model_metadata(self._served(request))
@@ -175,8 +175,21 @@ class InferenceService:
             "RepositoryIndex", models=repository_index(self._parts.registry, ready_only=request.ready)
         )
 
-    async def _change(self, request: Any, context: Any) -> Any:
-        raise forbid_change(request.model_name)
+    async def _model_load(self, request: Any, context: Any) -> Any:
+        self._check_change(request, context)
+        await self._parts.repository.load(request.model_name, parameters_of(request.parameters))
+        return self._response("RepositoryModelLoad")
+
+    async def _model_unload(self, request: Any, context: Any) -> Any:
+        self._check_change(request, context)
+        await self._parts.repository.unload(request.model_name, parameters_of(request.parameters))
+        return self._response("RepositoryModelUnload")
+
+    def _check_change(self, request: Any, context: Any) -> None:
+        given = {key: value for key, value in context.invocation_metadata() if key == "authorization"}
+        self._parts.repository.check(given.get("authorization", ""))
+        if request.repository_name:
+            raise BadRequest("there is one repository, and it has no name; leave repository_name empty")
 
     async def _model_infer(self, request: Any, context: Any) -> Any:
         start = time.perf_counter()
@@ -190,7 +203,7 @@ class InferenceService:
             arrived = asyncio.get_running_loop().time()
             left = context.time_remaining()
             outputs = await compute_outputs(
-                parts.compute,
+                parts,
                 served,
                 asked,
                 deadline=arrived + (parts.timeout if left is None else min(left, parts.timeout)),
@@ -198,7 +211,7 @@ class InferenceService:
                 stages=stages,
             )
             response = self._response("ModelInfer")
-            write_response(response, served, asked, outputs)
+            write_response(response, served, asked, outputs, cached=stages.cached)
             status = 200
             return response
         except RequestError as exc:

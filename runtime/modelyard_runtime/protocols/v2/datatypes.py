@@ -224,4 +224,7 @@ def check_shape(shape: Any, name: str) -> tuple[int, ...]:
         or not all(type(size) is int and 0 <= size < 2**48 for size in shape)
     ):
         raise BadRequest(f"shape of input {name} needs to be a list of at most {_MAX_DIMENSIONS} whole numbers")
+    if 0 in shape and math.prod(size or 1 for size in shape) >= 2**48:
+        # numpy makes no such array, though it would have no elements.
+        raise BadRequest(f"input {name} is empty; send at least one row")
     return tuple(shape)

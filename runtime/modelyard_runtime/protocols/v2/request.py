@@ -13,7 +13,15 @@ from modelyard_runtime.formats.base import Array, Model
 from modelyard_runtime.protocols.numbers import FloatParser
 from modelyard_runtime.protocols.v2.datatypes import DATATYPES, check_shape, from_json, from_raw, item_size
 
-__all__ = ["InferRequest", "OutputRequest", "check_datatype", "parse_infer", "refuse_unsupported", "timeout_of"]
+__all__ = [
+    "InferRequest",
+    "OutputRequest",
+    "check_datatype",
+    "flag_of",
+    "parse_infer",
+    "refuse_unsupported",
+    "timeout_of",
+]
 
 _UNSUPPORTED = {
     "shared_memory_region": "shared memory is not supported here; send the data itself",
@@ -73,7 +81,7 @@ def parse_infer(
         inputs=_inputs(data, raw),
         outputs=_outputs(data),
         id=request_id,
-        binary=_flag(parameters, "binary_data_output") or False,
+        binary=flag_of(parameters, "binary_data_output") or False,
         timeout=timeout_of(parameters.get("timeout")),
         parameters=parameters,
     )
@@ -157,7 +165,7 @@ def _outputs(data: Mapping[str, Any]) -> list[OutputRequest]:
             raise BadRequest(f"outputs[{index}] needs to be an object with a name")
         parameters = _object(output.get("parameters"), f"parameters of output {name[:100]}")
         refuse_unsupported(parameters)
-        outputs.append(OutputRequest(name, _flag(parameters, "binary_data")))
+        outputs.append(OutputRequest(name, flag_of(parameters, "binary_data")))
     return outputs
 
 
@@ -193,7 +201,8 @@ def _object(value: Any, what: str) -> Mapping[str, Any]:
     return value
 
 
-def _flag(parameters: Mapping[str, Any], name: str) -> bool | None:
+def flag_of(parameters: Mapping[str, Any], name: str) -> bool | None:
+    """Return a parameter that is true or false; None where it is not there. Raises BadRequest."""
     value = parameters.get(name)
     if value is not None and type(value) is not bool:
         raise BadRequest(f"{name} needs to be true or false")
