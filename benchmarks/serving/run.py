@@ -10,15 +10,16 @@ import argparse
 import json
 import platform
 import statistics
-from dataclasses import asdict, dataclass
+import urllib.request
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import joblib
 import numpy as np
 import skops.io
-from measure import Load, load, started
-from servers import ECHO, SERVERS, Request, Server
+from measure import Load, Started, load, started
+from servers import ECHO, GRPC_ECHO, SERVERS, Request, Server
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 
@@ -27,20 +28,25 @@ RESULTS = Path(__file__).parents[1] / "results"
 
 @dataclass(frozen=True)
 class Cell:
-    """One figure: so many rows a request, over so many connections, for one of the models."""
+    """One figure: so many rows a request, over so many connections, for one of the models, of some servers."""
 
     name: str
     model: str
     rows: int
     connections: int
+    servers: tuple[str, ...]
 
 
+PEERS = ("mlserver", "kserve", "bentoml")
+OURS = ("modelyard", "modelyard, v2", "modelyard, v1")
 CELLS = (
-    Cell("1 row x 4, 8 connections", "logistic", 1, 8),
-    Cell("100 rows x 4, 8 connections", "logistic", 100, 8),
-    Cell("1000 rows x 20, 8 connections", "logistic20", 1000, 8),
-    Cell("forest of 100, 1 row, 1 connection", "forest", 1, 1),
-    Cell("forest of 100, 1 row, 64 connections", "forest", 1, 64),
+    Cell("1 row x 4, 8 connections", "logistic", 1, 8, ("modelyard, native format", *OURS, *PEERS)),
+    Cell("100 rows x 4, 8 connections", "logistic", 100, 8, (*OURS, *PEERS)),
+    Cell("1000 rows x 20, 8 connections", "logistic20", 1000, 8, (*OURS, *PEERS)),
+    Cell("1000 rows x 20 as binary, 8 connections", "logistic20", 1000, 8, ("modelyard, v2 binary",)),
+    Cell("forest of 100, 1 row, 1 connection", "forest", 1, 1, ("modelyard, without batching", *OURS, *PEERS)),
+    Cell("forest of 100, 1 row, 64 connections", "forest", 1, 64, (*OURS, *PEERS)),
+    Cell("1 row x 4 over gRPC, 8 connections", "logistic", 1, 8, ("modelyard, gRPC", "mlserver, gRPC")),
 )
 
 
@@ -69,29 +75,49 @@ def _train(folder: Path) -> dict[str, np.ndarray[Any, Any]]:
 def _measure_cell(
     cell: Cell, model: Path, rows: list[list[float]], options: argparse.Namespace
 ) -> list[dict[str, Any]]:
-    found = []
-    with started(ECHO, model, options.cache) as echo:
+    servers = [SERVERS[name] for name in cell.servers if not options.only or name in options.only]
+    return [_measure(cell, server, model, rows, options) for server in servers]
 
-        def limit() -> float:
-            request = Request("/", SERVERS[0].request(rows).body)
-            return load(echo.url, request, connections=cell.connections, seconds=options.seconds).requests_per_second
 
-        for server in SERVERS:
-            if (options.only and server.name not in options.only) or not (model / server.artifact).exists():
-                continue
-            with started(server, model, options.cache) as running:
-                request = server.request(rows)
-                load(running.url, request, connections=cell.connections, seconds=1)  # warm
-                rounds: list[tuple[Load, float]] = []
-                before = limit()
-                for _ in range(options.rounds):
-                    seen = load(running.url, request, connections=cell.connections, seconds=options.seconds)
-                    after = limit()
-                    rounds.append((seen, seen.requests_per_second / ((before + after) / 2)))
-                    before = after
-                found.append(_summary(cell, server, rounds, running.start_seconds, running.rss_mib()))
-            print(_line(found[-1]), flush=True)
-    return found
+def _measure(
+    cell: Cell, server: Server, model: Path, rows: list[list[float]], options: argparse.Namespace
+) -> dict[str, Any]:
+    request = server.request(rows)
+    echo = GRPC_ECHO if request.grpc else ECHO
+    limit = replace(request, path="/") if echo is ECHO else request
+    with started(echo, model, options.cache) as bare, started(server, model, options.cache) as running:
+
+        def ask(who: Started, what: Request, seconds: int) -> Load:
+            return load(who, what, connections=cell.connections, seconds=seconds)
+
+        ask(running, request, 1)  # warm
+        ask(bare, limit, 1)
+        rounds: list[tuple[Load, float]] = []
+        before = ask(bare, limit, options.seconds).requests_per_second
+        for _ in range(options.rounds):
+            seen = ask(running, request, options.seconds)
+            after = ask(bare, limit, options.seconds).requests_per_second
+            rounds.append((seen, seen.requests_per_second / ((before + after) / 2)))
+            before = after
+        summary = _summary(cell, server, rounds, running.start_seconds, running.rss_mib())
+        print(_line(summary), flush=True)
+        if server.statistics:
+            summary["stages"] = _stages(running.url(server.statistics))
+            print("    " + _stages_line(summary), flush=True)
+    return summary
+
+
+def _stages(url: str) -> dict[str, float]:
+    """Return the mean microseconds of each stage of a request, from the protocol's own statistics."""
+    with urllib.request.urlopen(url, timeout=10) as answer:  # noqa: S310 - our own loopback address
+        stats = json.load(answer)["model_stats"][0]["inference_stats"]
+    names = {"compute_input": "parse", "queue": "queue", "compute_infer": "compute", "compute_output": "encode"}
+    return {new: stats[old]["ns"] / max(1, stats[old]["count"]) / 1000 for old, new in names.items()}
+
+
+def _stages_line(row: dict[str, Any]) -> str:
+    stages = ", ".join(f"{name} {value:.1f}" for name, value in row["stages"].items())
+    return f"a request: {1e6 / row['requests_per_second']:.1f} us of the core; {stages} us, the rest HTTP and sockets"
 
 
 def _summary(
@@ -124,21 +150,28 @@ def _line(row: dict[str, Any]) -> str:
 
 
 def table(results: list[dict[str, Any]]) -> str:
-    """Return the results as Markdown, each server beside ours."""
+    """Return the results as Markdown, each peer beside our answer to the same requests."""
     lines = [
         "| | server | requests/s | of echo (lowest to highest) | ours is | p50 / p99 ms | errors | start s | MiB |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
-    ours = {row["cell"]: row for row in results if row["server"] == "modelyard"}
+    found = {(row["cell"], row["server"]): row for row in results}
     for row in results:
-        base = ours.get(row["cell"])
-        factor = f"{base['of_echo'] / row['of_echo']:.1f}x" if base and base is not row else ""
+        base = found.get((row["cell"], SERVERS[row["server"]].like))
+        factor = f"{base['of_echo'] / row['of_echo']:.1f}x" if base else ""
         spread = f"{row['of_echo']:.3f} ({row['of_echo_lowest']:.3f} to {row['of_echo_highest']:.3f})"
         lines.append(
             f"| {row['cell']} | {row['server']} | {row['requests_per_second']:.0f} | {spread} | {factor} "
             f"| {row['p50_ms']:.2f} / {row['p99_ms']:.2f} | {row['errors']} "
             f"| {row['start_seconds']:.1f} | {row['rss_mib']:.0f} |"
         )
+    lines += ["", "Mean microseconds of a request's stages, of ours:", ""]
+    lines += ["| | server | parse | queue | compute | encode | in all |", "|---|---|---|---|---|---|---|"]
+    for row in results:
+        if "stages" in row:
+            stages = " | ".join(f"{value:.1f}" for value in row["stages"].values())
+            whole = 1e6 / row["requests_per_second"]
+            lines.append(f"| {row['cell']} | {row['server']} | {stages} | {whole:.1f} |")
     return "\n".join(lines) + "\n"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import struct
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -11,71 +12,121 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-__all__ = ["SERVERS", "Request", "Server"]
+import numpy as np
+from modelyard_runtime.protocols.rpc.messages import SERVICE, Messages
+
+__all__ = ["ECHO", "GRPC_ECHO", "SERVERS", "Ports", "Request", "Server"]
 
 HERE = Path(__file__).parent
 Rows = Sequence[Sequence[float]]
+_GRPC_PATH = f"/{SERVICE}/ModelInfer"
 
 
 @dataclass(frozen=True)
 class Request:
-    """What a client posts."""
+    """What a client posts; with `grpc`, one framed message to the server's gRPC port."""
 
     path: str
-    body: str
+    body: bytes
+    headers: Mapping[str, str] = field(default_factory=lambda: {"Content-Type": "application/json"})
+    grpc: bool = False
 
 
-def _seed(rows: Rows) -> Request:
+@dataclass(frozen=True)
+class Ports:
+    """Where a server listens."""
+
+    http: int
+    grpc: int
+    metrics: int
+
+
+def _json(path: str, data: Any) -> Request:
+    return Request(path, json.dumps(data).encode())
+
+
+def seed(rows: Rows) -> Request:
+    """Our own API."""
     if len(rows) == 1:
-        return Request("/predict", json.dumps({"features": list(rows[0])}))
-    return Request("/predict/batch", json.dumps({"instances": rows}))
+        return _json("/predict", {"features": list(rows[0])})
+    return _json("/predict/batch", {"instances": rows})
 
 
-def _v2(rows: Rows) -> Request:
-    tensor = {"name": "x", "shape": [len(rows), len(rows[0])], "datatype": "FP64", "data": rows}
-    return Request("/v2/models/m/infer", json.dumps({"inputs": [tensor]}))
+def v2(rows: Rows) -> Request:
+    """The Open Inference Protocol as JSON."""
+    tensor = {"name": "predict", "shape": [len(rows), len(rows[0])], "datatype": "FP64", "data": rows}
+    return _json("/v2/models/m/infer", {"inputs": [tensor]})
 
 
-def _v1(rows: Rows) -> Request:
-    return Request("/v1/models/m:predict", json.dumps({"instances": rows}))
+def v2_binary(rows: Rows) -> Request:
+    """The Open Inference Protocol with its binary tensor data extension."""
+    raw = np.array(rows).tobytes()
+    tensor = {"name": "predict", "shape": [len(rows), len(rows[0])], "datatype": "FP64"}
+    tensor["parameters"] = {"binary_data_size": len(raw)}
+    head = json.dumps({"inputs": [tensor], "parameters": {"binary_data_output": True}}).encode()
+    return Request("/v2/models/m/infer", head + raw, {"Inference-Header-Content-Length": str(len(head))})
+
+
+def v1(rows: Rows) -> Request:
+    """The protocol of KServe and TensorFlow Serving."""
+    return _json("/v1/models/m:predict", {"instances": rows})
+
+
+def grpc(rows: Rows) -> Request:
+    """The Open Inference Protocol over gRPC, its tensor as raw bytes."""
+    message = Messages().methods["ModelInfer"][0](model_name="m")
+    message.inputs.add(name="predict", datatype="FP64", shape=[len(rows), len(rows[0])])
+    message.raw_input_contents.append(np.array(rows).tobytes())
+    data = message.SerializeToString()
+    headers = {"Content-Type": "application/grpc", "te": "trailers"}
+    return Request(_GRPC_PATH, struct.pack(">BI", 0, len(data)) + data, headers, grpc=True)
 
 
 def _bento(rows: Rows) -> Request:
-    return Request("/predict", json.dumps({"instances": rows}))
+    return _json("/predict", {"instances": rows})
 
 
 @dataclass(frozen=True)
 class Server:
-    """One server. `command(model, port, folder)` starts it; `model` is a folder with model.skops and model.joblib."""
+    """One server, and one of the ways to ask it. `command(model, ports, folder)` starts it on a folder of models."""
 
     name: str
     request: Callable[[Rows], Request]
     ready: str
-    command: Callable[[Path, int, Path], list[str]]
-    environment: Callable[[Path, int], Mapping[str, str]] = field(default=lambda _model, _port: {})
+    command: Callable[[Path, Ports, Path], list[str]]
+    environment: Callable[[Path, Ports], Mapping[str, str]] = field(default=lambda _model, _ports: {})
     peer: str = ""
     """Its environment, from peers/NAME.txt; none for our own."""
-
-    artifact: str = "model.joblib"
-    """The file it loads; models that lack it are left out."""
+    like: str = ""
+    """Of a peer: which of ours answers the same requests."""
+    statistics: str = ""
+    """The path of the protocol's statistics, where the server has them."""
 
     def python(self, cache: Path) -> str:
         """Return the interpreter that runs it."""
         return str(cache / self.peer / "bin/python") if self.peer else sys.executable
 
 
-def _fetch(model: Path, artifact: str, folder: Path) -> list[str]:
-    uri = f"file://{model}/{artifact}"
-    fetch = [sys.executable, "-m", "modelyard_runtime.artifacts", uri, "--to", str(folder / "volume")]
-    subprocess.run(fetch, check=True, capture_output=True, env=os.environ | {"MODELYARD_TERMINATION_LOG": os.devnull})
-    return ["-m", "modelyard_runtime"]
+def _ours(name: str, request: Callable[[Rows], Request], artifact: str = "model.skops", **settings: str) -> Server:
+    def command(model: Path, _ports: Ports, folder: Path) -> list[str]:
+        fetch = [sys.executable, "-m", "modelyard_runtime.artifacts", f"file://{model}/{artifact}"]
+        quiet = os.environ | {"MODELYARD_TERMINATION_LOG": os.devnull}
+        subprocess.run([*fetch, "--to", str(folder / "volume")], check=True, capture_output=True, env=quiet)
+        return ["-m", "modelyard_runtime"]
+
+    def environment(_model: Path, ports: Ports) -> dict[str, str]:
+        return {
+            "MODELYARD_MODEL_NAME": "m",
+            "MODELYARD_HOST": "127.0.0.1",
+            "MODELYARD_PORT": str(ports.http),
+            "MODELYARD_GRPC_PORT": str(ports.grpc),
+            **settings,
+        }
+
+    return Server(name, request, "/health/ready", command, environment, statistics="/v2/models/m/stats")
 
 
-def _ours_environment(_model: Path, port: int) -> dict[str, str]:
-    return {"MODELYARD_MODEL_NAME": "m", "MODELYARD_HOST": "127.0.0.1", "MODELYARD_PORT": str(port)}
-
-
-def _mlserver(model: Path, port: int, folder: Path) -> list[str]:
+def _mlserver(model: Path, ports: Ports, folder: Path) -> list[str]:
     settings: dict[str, Any] = {
         "name": "m",
         "implementation": "mlserver_sklearn.SKLearnModel",
@@ -84,9 +135,9 @@ def _mlserver(model: Path, port: int, folder: Path) -> list[str]:
     if (model / "batched").exists():  # its adaptive batching, at the setting that served it best
         settings |= {"max_batch_size": 64, "max_batch_time": 0.002}
     server = {
-        "http_port": port,
-        "grpc_port": port + 1,
-        "metrics_port": port + 2,
+        "http_port": ports.http,
+        "grpc_port": ports.grpc,
+        "metrics_port": ports.metrics,
         "parallel_workers": 0,
         "debug": False,
         "host": "127.0.0.1",
@@ -96,42 +147,40 @@ def _mlserver(model: Path, port: int, folder: Path) -> list[str]:
     return ["-c", "from mlserver.cli import main; main()", "start", str(folder)]
 
 
-SERVERS = (
-    Server(
-        "modelyard",
-        _seed,
-        "/health/ready",
-        lambda model, _port, folder: _fetch(model, "model.skops", folder),
-        _ours_environment,
-        artifact="model.skops",
-    ),
-    Server(
-        "modelyard, native format",
-        _seed,
-        "/health/ready",
-        lambda model, _port, folder: _fetch(model, "model.json", folder),
-        _ours_environment,
-        artifact="model.json",
-    ),
-    Server("mlserver", _v2, "/v2/models/m/ready", _mlserver, peer="mlserver"),
-    Server(
-        "kserve",
-        _v1,
-        "/v1/models/m",
-        lambda model, port, _folder: [str(HERE / "kserve_server.py"), str(model / "model.joblib"), str(port)],
-        peer="kserve",
-    ),
-    Server(
-        "bentoml",
-        _bento,
-        "/readyz",
-        lambda _model, port, _folder: [
-            *("-m", "bentoml", "serve", "bentoml_service:Service", "--working-dir", str(HERE)),
-            *("--host", "127.0.0.1", "--port", str(port)),
-        ],
-        lambda model, _port: {"MODEL": str(model / "model.joblib"), "BENTOML_DO_NOT_TRACK": "True"},
-        peer="bentoml",
-    ),
-)
+SERVERS = {
+    server.name: server
+    for server in (
+        _ours("modelyard", seed),
+        _ours("modelyard, native format", seed, "model.json"),
+        _ours("modelyard, v2", v2),
+        _ours("modelyard, v2 binary", v2_binary),
+        _ours("modelyard, v1", v1),
+        _ours("modelyard, gRPC", grpc),
+        _ours("modelyard, without batching", seed, MODELYARD_BATCH_MAX_ROWS="1"),
+        Server("mlserver", v2, "/v2/models/m/ready", _mlserver, peer="mlserver", like="modelyard, v2"),
+        Server("mlserver, gRPC", grpc, "/v2/models/m/ready", _mlserver, peer="mlserver", like="modelyard, gRPC"),
+        Server(
+            "kserve",
+            v1,
+            "/v1/models/m",
+            lambda model, ports, _: [str(HERE / "kserve_server.py"), str(model / "model.joblib"), str(ports.http)],
+            peer="kserve",
+            like="modelyard, v1",
+        ),
+        Server(
+            "bentoml",
+            _bento,
+            "/readyz",
+            lambda _model, ports, _: [
+                *("-m", "bentoml", "serve", "bentoml_service:Service", "--working-dir", str(HERE)),
+                *("--host", "127.0.0.1", "--port", str(ports.http)),
+            ],
+            lambda model, _: {"MODEL": str(model / "model.joblib"), "BENTOML_DO_NOT_TRACK": "True"},
+            peer="bentoml",
+            like="modelyard",
+        ),
+    )
+}
 
-ECHO = Server("echo", _seed, "/", lambda _model, port, _folder: [str(HERE / "echo.py"), str(port)])
+ECHO = Server("echo", seed, "/", lambda _model, ports, _: [str(HERE / "echo.py"), str(ports.http)])
+GRPC_ECHO = Server("echo, gRPC", grpc, "", lambda _model, ports, _: [str(HERE / "grpc_echo.py"), str(ports.grpc)])

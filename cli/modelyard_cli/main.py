@@ -75,6 +75,9 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--allow-pickle", action="store_true", help="take formats that run the artifact's own code")
     serve.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: %(default)s)")
     serve.add_argument("--port", type=int, default=8080, help="the port to listen on (default: %(default)s)")
+    serve.add_argument(
+        "--workers", type=int, metavar="N", help="processes that serve as one, for more processors (default: 1)"
+    )
     serve.add_argument("--watch", action="store_true", help="load files again when they change, without a gap")
     serve.add_argument(
         "--admin-token-file", metavar="FILE", help="holds the token with which models are changed over HTTP"

@@ -7,18 +7,19 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from modelyard_runtime.contract import Env
 from modelyard_runtime.errors import SettingsError
+from modelyard_runtime.group.member import Member, read_models
+from modelyard_runtime.group.supervisor import supervise
 from modelyard_runtime.serving.cpus import available_cpus, limit_thread_pools
 from modelyard_runtime.settings import Settings
 
 if TYPE_CHECKING:
-    from modelyard_runtime.serving.catalog import Source
     from modelyard_runtime.serving.registry import ServedModel
 
 __all__ = ["run"]
@@ -33,34 +34,82 @@ def run(options: argparse.Namespace) -> int:
         return 2
     if options.name is not None:
         named = [(options.name, named[0][1])]
+    environ = _environ(options, named[0][0])
     try:
-        settings = _settings(options, named[0][0])
+        settings = Settings.from_env(environ)
     except SettingsError as exc:
         print(f"error: {exc.message}", file=sys.stderr)
         return 1
+    models = [
+        {
+            "name": name,
+            "uri": uri,
+            "format": options.format or "",
+            "version": options.model_version or "",
+            "digest": options.digest or "",
+        }
+        for name, uri in named
+    ]
+    print(f"modelyard: loading {', '.join(name for name, _ in named)} (Ctrl-C stops)", flush=True)
+    if settings.workers > 1:
+        command = [sys.executable, "-m", "modelyard_cli.serve"]
+        return supervise(settings, environ, command, prepare=lambda folder: _prepare(folder, models, settings, options))
+    return _serve(settings, models, watch=options.watch)
+
+
+def _serve(
+    settings: Settings, models: Sequence[Mapping[str, Any]], *, watch: bool, member: Member | None = None
+) -> int:
     limit_thread_pools(os.environ, available_cpus())
     from modelyard_runtime.serving.catalog import Source  # noqa: PLC0415 - numpy makes its thread pools at import
     from modelyard_runtime.serving.server import serve  # noqa: PLC0415
 
-    sources: list[Source] = [
-        Source(
-            name=name,
-            uri=uri,
-            format=options.format or "",
-            version=options.model_version or "",
-            digest=options.digest or "",
-        )
-        for name, uri in named
+    sources = [
+        Source(**{**model, "directory": Path(directory) if (directory := model.get("directory")) else None})
+        for model in models
     ]
-    print(f"modelyard: loading {', '.join(name for name, _ in named)} (Ctrl-C stops)", flush=True)
-    return serve(settings, sources, watch=options.watch, on_ready=_print_examples)
+    return serve(settings, sources, watch=watch, on_ready=_print_examples, member=member)
 
 
-def _settings(options: argparse.Namespace, name: str) -> Settings:
+def _worker() -> int:
+    """Serve as one worker of several."""
+    member = Member.from_env(os.environ)
+    if member is None:
+        sys.exit("error: this is a part of `modelyard serve --workers`; run that")
+    member.end_with_supervisor()
+    models, watch = read_models(member.path)
+    return _serve(Settings.from_env(os.environ), models, watch=watch, member=member)
+
+
+def _prepare(
+    folder: Path, models: Sequence[dict[str, str]], settings: Settings, options: argparse.Namespace
+) -> tuple[list[dict[str, str]], bool]:
+    """Fetch the models once for all workers; those that are watched, each worker fetches by itself, again and again."""
+    if options.watch:
+        return list(models), True
+    from modelyard_runtime.artifacts.fetch import fetch  # noqa: PLC0415 - only this needs it
+
+    for number, model in enumerate(models):
+        directory = folder / f"model-{number}"
+        fetch(
+            model["uri"],
+            directory,
+            digest=model["digest"] or None,
+            format=model["format"] or None,
+            version=model["version"] or None,
+            allow_pickle=settings.allow_pickle,
+        )
+        model["directory"] = str(directory)
+    return list(models), False
+
+
+def _environ(options: argparse.Namespace, name: str) -> dict[str, str]:
     environ = dict(os.environ)
     environ[Env.MODEL_NAME] = name
     environ[Env.HOST] = options.host
     environ[Env.PORT] = str(options.port)
+    if options.workers is not None:
+        environ[Env.WORKERS] = str(options.workers)
     if options.allow_pickle:
         environ[Env.ALLOW_PICKLE] = "true"
     if options.admin_token_file is not None:
@@ -69,7 +118,7 @@ def _settings(options: argparse.Namespace, name: str) -> Settings:
     environ.setdefault(Env.DRAIN_DELAY, "0")
     # Outside a pod nobody reads termination messages, and root would make the file.
     environ.setdefault(Env.TERMINATION_LOG, os.devnull)
-    return Settings.from_env(environ)
+    return environ
 
 
 def _problem(options: argparse.Namespace, names: Sequence[str]) -> str | None:
@@ -134,3 +183,7 @@ def _example(served: ServedModel) -> Any:
     row = rows[0][0].tolist()
     names = served.model.feature_names
     return dict(zip(names, row, strict=True)) if names is not None else row
+
+
+if __name__ == "__main__":
+    sys.exit(_worker())

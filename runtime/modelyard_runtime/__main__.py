@@ -6,6 +6,8 @@ import os
 import sys
 
 from modelyard_runtime.errors import SettingsError
+from modelyard_runtime.group.member import Member
+from modelyard_runtime.group.supervisor import supervise
 from modelyard_runtime.report import write_termination_message
 from modelyard_runtime.serving.cpus import available_cpus, limit_thread_pools
 from modelyard_runtime.settings import Settings, termination_log
@@ -21,10 +23,15 @@ def main() -> int:
         write_termination_message(exc.failure, termination_log(os.environ))
         print(f"modelyard: {exc.message}", file=sys.stderr)
         return 1
+    member = Member.from_env(os.environ)
+    if member is not None:
+        member.end_with_supervisor()
+    elif settings.workers > 1:
+        return supervise(settings, os.environ, [sys.executable, "-m", "modelyard_runtime"])
     limit_thread_pools(os.environ, available_cpus())
     from modelyard_runtime.serving.server import serve  # noqa: PLC0415 - numpy makes its thread pools at import
 
-    return serve(settings)
+    return serve(settings, member=member)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ __all__ = [
     "HEADER_TIMEOUT",
     "HEADER_VARIANT",
     "HTTP_PORT",
+    "MAX_WORKERS",
     "METRICS_PATH",
     "PATH_LIVE",
     "PATH_READY",
@@ -47,6 +48,7 @@ SCHEMES = ("file", "pvc", "https", "s3", "gs", "az", "hf", "oci")
 
 HTTP_PORT = 8080
 GRPC_PORT = 9000
+MAX_WORKERS = 64  # processes of one pod
 METRICS_PATH = "/metrics"
 PATH_LIVE = "/health/live"
 PATH_READY = "/health/ready"  # for routers and balancers: fails at once at SIGTERM
@@ -98,7 +100,6 @@ class Env(StrEnum):
     MODEL_URI = "MODELYARD_MODEL_URI"
     MODEL_FORMAT = "MODELYARD_MODEL_FORMAT"
     MODEL_VERSION = "MODELYARD_MODEL_VERSION"
-    MODEL_DIGEST = "MODELYARD_MODEL_DIGEST"
     MODEL_DIR = "MODELYARD_MODEL_DIR"
     ALLOW_PICKLE = "MODELYARD_ALLOW_PICKLE"  # true: formats that run the artifact's own code are loaded too
     CACHE_TTL = "MODELYARD_CACHE_TTL"
@@ -119,6 +120,7 @@ class Env(StrEnum):
     HOST = "MODELYARD_HOST"  # the address to listen on; 0.0.0.0 unless given
     PORT = "MODELYARD_PORT"  # the port to listen on; HTTP_PORT unless given, any free one for 0
     GRPC_PORT = "MODELYARD_GRPC_PORT"  # for gRPC; GRPC_PORT unless given or PORT is another: then any free one
+    WORKERS = "MODELYARD_WORKERS"  # processes that serve as one; 1 unless given
     DNS = "MODELYARD_DNS"  # ADDRESS:PORT of the resolver that Envoy asks; the machine's own unless given
     TERMINATION_LOG = (
         "MODELYARD_TERMINATION_LOG"  # the file for the termination message, where it is not TERMINATION_LOG

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from modelyard_runtime.contract import GRPC_PORT, HTTP_PORT, TERMINATION_LOG, VOLUME_MOUNT, Env
+from modelyard_runtime.contract import GRPC_PORT, HTTP_PORT, MAX_WORKERS, TERMINATION_LOG, VOLUME_MOUNT, Env
 from modelyard_runtime.errors import SettingsError
 
 __all__ = ["Settings"]
@@ -27,8 +27,6 @@ class Settings:
     """The format to load it as; empty: the one that was found at fetch."""
     model_version: str = ""
     """The served version; empty: the one in artifact.json."""
-    model_digest: str = ""
-    """The digest that artifact.json must show; empty: any."""
     allow_pickle: bool = False
     """Whether artifacts may run code of their own: pickles, joblib files and the format python."""
     host: str = "0.0.0.0"  # noqa: S104 -- a pod serves on all its addresses; local mode gives one
@@ -37,6 +35,8 @@ class Settings:
     """The port to listen on; 0: any free one, named in the line at start."""
     grpc_port: int = GRPC_PORT
     """The port for gRPC; 0: any free one, named at start."""
+    workers: int = 1
+    """Processes that serve on these ports as one; what else is set here, each has for itself."""
     cache_ttl: float = 300.0
     """How long an answer may be given again to requests that ask for the cache; 0: never."""
     cache_max_bytes: int = 16 * 1024 * 1024
@@ -74,18 +74,25 @@ class Settings:
         if not name:
             raise SettingsError(f"{Env.MODEL_NAME.value} is not set; give the name to serve the model under")
         port = read.integer(Env.PORT, cls.port, maximum=65535)
+        workers = read.integer(Env.WORKERS, cls.workers, minimum=1, maximum=MAX_WORKERS)
+        token = read.text(Env.ADMIN_TOKEN_FILE, "")
+        if token and workers > 1:
+            raise SettingsError(
+                "models can't be changed over HTTP with several workers, which would then differ: leave out "
+                f"--admin-token-file ({Env.ADMIN_TOKEN_FILE.value}) or --workers ({Env.WORKERS.value})"
+            )
         return cls(
             model_name=name,
             model_dir=Path(read.text(Env.MODEL_DIR, VOLUME_MOUNT)),
             model_uri=read.text(Env.MODEL_URI, ""),
             model_format=read.text(Env.MODEL_FORMAT, ""),
             model_version=read.text(Env.MODEL_VERSION, ""),
-            model_digest=read.text(Env.MODEL_DIGEST, ""),
             allow_pickle=read.choice(Env.ALLOW_PICKLE, "false", ("true", "false")) == "true",
             host=read.text(Env.HOST, cls.host),
             port=port,
             # Where the one port was moved, the usual other one may be somebody else's.
             grpc_port=read.integer(Env.GRPC_PORT, cls.grpc_port if port == cls.port else 0, maximum=65535),
+            workers=workers,
             cache_ttl=read.seconds(Env.CACHE_TTL, cls.cache_ttl),
             cache_max_bytes=read.integer(Env.CACHE_MAX_BYTES, cls.cache_max_bytes),
             max_body_bytes=read.integer(Env.MAX_BODY_BYTES, cls.max_body_bytes, minimum=1),
@@ -97,7 +104,7 @@ class Settings:
             warmup_requests=read.integer(Env.WARMUP_REQUESTS, cls.warmup_requests),
             log_format=read.choice(Env.LOG_FORMAT, cls.log_format, ("plain", "json")),
             log_level=read.choice(Env.LOG_LEVEL, cls.log_level, ("debug", "info", "warning")),
-            admin_token_file=Path(token) if (token := read.text(Env.ADMIN_TOKEN_FILE, "")) else None,
+            admin_token_file=Path(token) if token else None,
             drain_delay=read.seconds(Env.DRAIN_DELAY, cls.drain_delay),
             termination_log=termination_log(environ),
         )

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from typing import Annotated, ClassVar, Literal
 
-from modelyard_runtime.contract import SCHEMES
+from modelyard_runtime.contract import MAX_WORKERS, SCHEMES
 from pydantic import Field, PlainValidator, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
@@ -200,6 +200,13 @@ class Serving(Spec):
     )
     limits: Limits = Field(default_factory=Limits, description="What a single request may ask for.")
     warmup: Warmup = Field(default_factory=Warmup, description="What a model does before it is ready.")
+    workers: int = Field(
+        1,
+        ge=1,
+        le=MAX_WORKERS,
+        description="Processes of each pod that serve as one, to use more than one processor. Each has a copy of the "
+        "model, a cache and a queue of its own, and its part of the pod's CPU limit.",
+    )
     max_connection_age: Annotated[DurationString, between("0s", "24h")] = Field(
         "5m",
         description="How old a connection grows before it is closed, with an answer, so that clients spread over new "

@@ -125,6 +125,8 @@ def _runtime_container(name: str, spec: ModelDeploymentSpec, settings: Settings)
     }
     if spec.model.allow_pickle:
         env[Env.ALLOW_PICKLE] = "true"
+    if serving.workers > 1:
+        env[Env.WORKERS] = str(serving.workers)
     container: Object = {
         "name": RUNTIME_CONTAINER,
         "image": settings.runtime_image,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -18,6 +19,7 @@ __all__ = [
     "Rows",
     "RowsModel",
     "TensorSpec",
+    "all_finite",
     "output_spec",
 ]
 
@@ -149,3 +151,9 @@ def output_spec(sample: Array) -> TensorSpec:
     """Describe the output `prediction` from a sample of it, of shape (rows,) or (rows, outputs)."""
     datatype = {"f": "FP64", "i": "INT64", "u": "INT64", "b": "BOOL"}.get(sample.dtype.kind, "BYTES")
     return TensorSpec("prediction", datatype, (-1, *sample.shape[1:]))
+
+
+def all_finite(values: Array) -> bool:
+    """Return whether an array of floats, of any shape, holds neither infinities nor NaN."""
+    # For one number, Python's own check takes a tenth of the time.
+    return math.isfinite(values.item()) if values.size == 1 else bool(np.isfinite(values).all())

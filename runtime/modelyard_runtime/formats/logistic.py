@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,21 @@ from typing import Any
 import numpy as np
 
 from modelyard_runtime.errors import LoadFailed
-from modelyard_runtime.formats.base import Array, Compiled, InputRefused, Rows, RowsModel, TensorSpec, output_spec
+from modelyard_runtime.formats.base import (
+    Array,
+    Compiled,
+    InputRefused,
+    Rows,
+    RowsModel,
+    TensorSpec,
+    all_finite,
+    output_spec,
+)
 from modelyard_runtime.formats.parameters import Parameters, read_parameters
 
 __all__ = ["LogisticModel", "load"]
+
+_OVERFLOW = "its scores overflow; the features are too large"
 
 
 class LogisticModel(RowsModel):
@@ -35,11 +47,20 @@ class LogisticModel(RowsModel):
         self._weights = np.ascontiguousarray(parameters.weights.T)
         self._bias = parameters.bias
         self._labels = labels
+        # Most requests are of one row, whose time is numpy's fixed cost for each operation: two labels are ready made.
+        self._bias_item = self._bias.item() if self._binary else 0.0
+        self._single: list[Array] = [labels[:1].copy(), labels[1:2].copy()] if self._binary else []
         self.probabilities = TensorSpec("probabilities", "FP64", (-1, len(labels)))
 
     def predict(self, rows: Rows) -> Array:
         """Return one label a row, of shape (rows,). Raises InputRefused where the scores overflow."""
         # The sigmoid and the softmax are monotone: the decision needs the scores alone.
+        if self._single and len(rows) == 1:
+            with np.errstate(all="ignore"):
+                score = rows.dot(self._weights).item() + self._bias_item
+            if not math.isfinite(score):
+                raise InputRefused(_OVERFLOW)
+            return self._single[int(score > 0)]
         scores = self._scores(rows)
         chosen = (scores > 0).astype(np.intp) if self._binary else scores.argmax(axis=1)
         labels: Array = self._labels[chosen]
@@ -57,8 +78,8 @@ class LogisticModel(RowsModel):
     def _scores(self, rows: Rows) -> Array:
         with np.errstate(all="ignore"):
             scores: Array = rows @ self._weights + self._bias
-        if not np.isfinite(scores).all():
-            raise InputRefused("its scores overflow; the features are too large")
+        if not all_finite(scores):
+            raise InputRefused(_OVERFLOW)
         return scores
 
 

@@ -5,17 +5,15 @@ from __future__ import annotations
 import logging
 import sys
 from contextvars import ContextVar
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
 __all__ = ["CURRENT_REQUEST", "RequestContext", "set_up_logging"]
 
 
-@dataclass(frozen=True, slots=True)
-class RequestContext:
+class RequestContext(NamedTuple):
     """The ids of the request that is being answered, as they came."""
 
     request_id: bytes

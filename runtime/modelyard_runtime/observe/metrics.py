@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
+from typing import cast
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.gc_collector import GCCollector
+from prometheus_client.metrics_core import Metric
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
-__all__ = ["Counts", "Metrics"]
+__all__ = ["Counts", "Exposition", "Metrics"]
 
 _BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096)
+_REQUESTS_TOTAL = "modelyard_requests_total"
+_SECONDS_SUM = "modelyard_request_duration_seconds_sum"
 UNRESOLVED = ""
 """The labels of requests that name no model of ours: one time series, whatever names clients make up."""
 
@@ -31,7 +36,44 @@ class Counts:
     avg_latency_ms: float = 0.0
 
 
-class Metrics:
+class Exposition(ABC):
+    """Metrics in the forms in which they are read."""
+
+    @abstractmethod
+    def collect(self) -> Iterable[Metric]:
+        """Give the metric families."""
+
+    def render(self, accept: str) -> tuple[bytes, str]:
+        """Return the exposition and its content type: OpenMetrics where `accept` asks for it, else Prometheus text."""
+        encoder, content_type = choose_encoder(accept)
+        return encoder(cast("CollectorRegistry", self)), content_type
+
+    def counts(self) -> tuple[Counts, dict[str, Counts]]:
+        """Return the counts in all and by model, from the very counters that Prometheus reads."""
+        requests: dict[str, float] = defaultdict(float)
+        errors: dict[str, float] = defaultdict(float)
+        seconds: dict[str, float] = defaultdict(float)
+        for metric in self.collect():
+            for sample in metric.samples:
+                if sample.name == _REQUESTS_TOTAL:
+                    requests[sample.labels["model"]] += sample.value
+                    errors[sample.labels["model"]] += sample.value if int(sample.labels["code"]) >= 400 else 0
+                elif sample.name == _SECONDS_SUM:
+                    seconds[sample.labels["model"]] += sample.value
+        by_model = {
+            name: _counts(requests[name], errors[name], seconds[name])
+            for name in sorted(requests)
+            if name != UNRESOLVED
+        }
+        return _counts(sum(requests.values()), sum(errors.values()), sum(seconds.values())), by_model
+
+    def counts_json(self) -> dict[str, object]:
+        """Return the counts as the JSON object of `/metrics`."""
+        total, by_model = self.counts()
+        return {**asdict(total), "models": {name: asdict(counts) for name, counts in by_model.items()}}
+
+
+class Metrics(Exposition):
     """The metrics of one process."""
 
     def __init__(self) -> None:
@@ -114,36 +156,9 @@ class Metrics:
         with contextlib.suppress(KeyError):
             self._info.remove(model, version, format, digest)
 
-    def render(self, accept: str) -> tuple[bytes, str]:
-        """Return the exposition and its content type: OpenMetrics where `accept` asks for it, else Prometheus text."""
-        encoder, content_type = choose_encoder(accept)
-        return encoder(self.registry), content_type
-
-    def counts(self) -> tuple[Counts, dict[str, Counts]]:
-        """Return the counts in all and by model, from the very counters that Prometheus reads."""
-        requests: dict[str, float] = defaultdict(float)
-        errors: dict[str, float] = defaultdict(float)
-        seconds: dict[str, float] = defaultdict(float)
-        for metric in self._requests.collect():
-            for sample in metric.samples:
-                if sample.name.endswith("_total"):
-                    requests[sample.labels["model"]] += sample.value
-                    errors[sample.labels["model"]] += sample.value if int(sample.labels["code"]) >= 400 else 0
-        for metric in self._seconds.collect():
-            for sample in metric.samples:
-                if sample.name.endswith("_sum"):
-                    seconds[sample.labels["model"]] += sample.value
-        by_model = {
-            name: _counts(requests[name], errors[name], seconds[name])
-            for name in sorted(requests)
-            if name != UNRESOLVED
-        }
-        return _counts(sum(requests.values()), sum(errors.values()), sum(seconds.values())), by_model
-
-    def counts_json(self) -> dict[str, object]:
-        """Return the counts as the JSON object of `/metrics`."""
-        total, by_model = self.counts()
-        return {**asdict(total), "models": {name: asdict(counts) for name, counts in by_model.items()}}
+    def collect(self) -> Iterable[Metric]:
+        """Give the metric families."""
+        return self.registry.collect()
 
 
 def _counts(requests: float, errors: float, seconds: float) -> Counts:

@@ -7,61 +7,92 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
 
-__all__ = ["Duration", "ModelStatistics", "Stages", "Statistics"]
+__all__ = ["Duration", "Look", "ModelStatistics", "Stages", "Statistics"]
 
+_now = time.perf_counter_ns
 _MAX_BATCH_SIZES = 256
 """Sizes of batches that are told apart: a client could send as many as it likes."""
 
 
-@dataclass
+@dataclass(slots=True)
 class Duration:
     """How often something happened, and the nanoseconds that it took in all."""
 
     count: int = 0
     ns: int = 0
 
-    def add(self, ns: int) -> None:
-        """Count one more."""
-        self.count += 1
-        self.ns += ns
+
+@dataclass(slots=True)
+class Look:
+    """One request's look into the cache; durations in nanoseconds."""
+
+    cached: bool = False
+    """Whether the answer was computed for an earlier request."""
+    look_ns: int = 0
+    """What looking took, with the wait for an equal request that was being computed."""
+    keep_ns: int = 0
+    """What putting the answer there took."""
+    _mark: int = 0
+
+    def on_look(self) -> None:
+        """The cache is asked."""
+        self._mark = _now()
+
+    def on_found(self) -> None:
+        """The answer was computed for an earlier request."""
+        self.cached = True
+        self.look_ns = _now() - self._mark
+
+    def on_missed(self) -> None:
+        """The answer is to be computed."""
+        self.look_ns = _now() - self._mark
+
+    def on_keep(self) -> None:
+        """The answer, just computed, is put into the cache."""
+        self._mark = _now()
+
+    def on_kept(self) -> None:
+        """The answer is there."""
+        self.keep_ns = _now() - self._mark
 
 
-@dataclass
 class Stages:
-    """The stages of one request; times in nanoseconds of `clock`, 0 for those that it did not reach."""
+    """The stages of one request; times in nanoseconds of `time.perf_counter_ns`, 0 for those that it did not reach."""
 
-    clock: Callable[[], int] = time.perf_counter_ns
-    arrived: int = 0
-    parsed: int = 0
-    started: int = 0
-    computed: int = 0
-    batch: int = 0
-    leads: bool = False
-    rows: int = 0
+    __slots__ = ("arrived", "batch", "computed", "leads", "look", "parsed", "rows", "started")
 
-    def __post_init__(self) -> None:
-        self.arrived = self.clock()
+    def __init__(self) -> None:
+        self.arrived = _now()
+        self.parsed = self.started = self.computed = self.batch = self.rows = 0
+        self.leads = False
+        self.look: Look | None = None  # of a request that asks for the cache
 
     def on_parsed(self, rows: int) -> None:
         """The inputs are tensors, of this number of rows."""
-        self.parsed = self.clock()
+        self.parsed = _now()
         self.rows = rows
 
     def on_start(self, batch: int, leads: bool) -> None:
         """The model begins to compute a batch of so many rows, of which this request is the first or not."""
-        self.started = self.clock()
+        self.started = _now()
         self.batch = batch
         self.leads = leads
 
     def on_computed(self) -> None:
         """The outputs are there."""
-        self.computed = self.clock()
+        self.computed = _now()
+
+    @property
+    def cached(self) -> bool | None:
+        """Whether the answer came from the cache; None for a request that does not ask for it."""
+        return None if self.look is None else self.look.cached
 
 
-@dataclass
+@dataclass(slots=True)
 class BatchStatistics:
     """Executions of one size: the times of a batch are those of its first request."""
 
@@ -70,11 +101,12 @@ class BatchStatistics:
     compute_output: Duration = field(default_factory=Duration)
 
 
-@dataclass
+@dataclass(slots=True)
 class ModelStatistics:
-    """The statistics of one model version: of OIP v2, REST and gRPC, and of V1.
+    """The statistics of one model version, of all protocols.
 
-    The seed API counts in the metrics alone; the cache is only there, so the counts of the cache stay 0.
+    What the cache answered is in `success`, `queue` and `cache_hit`, and in nothing that tells of the model's work;
+    `cache_miss` is of requests that asked for the cache and were computed: the look, and putting the answer there.
     """
 
     name: str
@@ -97,25 +129,60 @@ class ModelStatistics:
 
     def add(self, stages: Stages, *, success: bool, now_ms: int) -> None:
         """Count a request that was answered, well or not."""
-        end = stages.clock()
+        # Written out, as every request comes by here: a call for each duration would cost a microsecond.
+        end = _now()
         if not success:
-            self.fail.add(end - stages.arrived)
+            self.fail.count += 1
+            self.fail.ns += end - stages.arrived
             return
         self.last_inference = now_ms
+        self.success.count += 1
+        self.success.ns += end - stages.arrived
+        self.queue.count += 1
+        look = stages.look
+        if look is not None:
+            if look.cached:
+                self.cache_hit.count += 1
+                self.cache_hit.ns += look.look_ns
+                return
+            self.cache_miss.count += 1
+            self.cache_miss.ns += look.look_ns + look.keep_ns
+            self.queue.ns -= look.look_ns
+            end -= look.keep_ns
         self.inference_count += stages.rows
-        self.success.add(end - stages.arrived)
-        self.queue.add(stages.started - stages.parsed)
-        self.compute_input.add(stages.parsed - stages.arrived)
-        self.compute_infer.add(stages.computed - stages.started)
-        self.compute_output.add(end - stages.computed)
+        self.queue.ns += stages.started - stages.parsed
+        _add(self, stages, end)
         if not stages.leads:
             return
         self.execution_count += 1
         if stages.batch in self.batches or len(self.batches) < _MAX_BATCH_SIZES:
-            batch = self.batches[stages.batch]
-            batch.compute_input.add(stages.parsed - stages.arrived)
-            batch.compute_infer.add(stages.computed - stages.started)
-            batch.compute_output.add(end - stages.computed)
+            _add(self.batches[stages.batch], stages, end)
+
+    def merge(self, other: Mapping[str, Any]) -> None:
+        """Add what another process counted of the same version, in plain data."""
+        self.last_inference = max(self.last_inference, other["last_inference"])
+        self.inference_count += other["inference_count"]
+        self.execution_count += other["execution_count"]
+        _merge_durations(self, other)
+        for size, batch in other["batches"].items():
+            _merge_durations(self.batches[int(size)], batch)
+
+
+def _add(to: ModelStatistics | BatchStatistics, stages: Stages, end: int) -> None:
+    to.compute_input.count += 1
+    to.compute_input.ns += stages.parsed - stages.arrived
+    to.compute_infer.count += 1
+    to.compute_infer.ns += stages.computed - stages.started
+    to.compute_output.count += 1
+    to.compute_output.ns += end - stages.computed
+
+
+def _merge_durations(into: ModelStatistics | BatchStatistics, other: Mapping[str, Any]) -> None:
+    for found in fields(into):
+        duration = getattr(into, found.name)
+        if isinstance(duration, Duration):
+            duration.count += other[found.name]["count"]
+            duration.ns += other[found.name]["ns"]
 
 
 class Statistics:
@@ -136,3 +203,7 @@ class Statistics:
         if found is None:
             found = self._models[name, version] = ModelStatistics(name, version)
         return found
+
+    def all(self) -> list[ModelStatistics]:
+        """Return the statistics of every version that has been asked."""
+        return list(self._models.values())

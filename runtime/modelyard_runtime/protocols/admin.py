@@ -14,12 +14,12 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from modelyard_runtime.errors import RequestError, StartupFailure
+from modelyard_runtime.errors import Forbidden, RequestError, StartupFailure
 from modelyard_runtime.protocols.models import ErrorBody
 from modelyard_runtime.serving.catalog import Catalog, Source
 from modelyard_runtime.serving.registry import Registry, ServedModel
 
-__all__ = ["ActiveModel", "NewModel", "admin_routes"]
+__all__ = ["ActiveModel", "NewModel", "admin_routes", "check_token"]
 
 _NO_ADMIN = (
     "models are not changed here: in a cluster, edit the ModelDeployment's spec.model; "
@@ -44,11 +44,19 @@ class NewModel(BaseModel):
 
 
 class ActiveModel(BaseModel):
-    """A model by name: the version that answers now, and those that are loaded."""
+    """A model by name: the version that answers (empty for one that is unloaded), and those that are loaded."""
 
     name: str
     version: str
     versions: list[str]
+
+
+def check_token(token: bytes | None, authorization: str) -> None:
+    """Raise Forbidden unless `authorization` is that of `token`; None: whatever it is."""
+    if token is None:
+        raise Forbidden(_NO_ADMIN)
+    if not hmac.compare_digest(authorization.encode("latin-1", "replace"), b"Bearer " + token):
+        raise Forbidden(_NO_TOKEN)
 
 
 def admin_routes(catalog: Catalog, registry: Registry, token: bytes | None) -> APIRouter:
@@ -61,12 +69,8 @@ def admin_routes(catalog: Catalog, registry: Registry, token: bytes | None) -> A
     }
 
     async def guarded(request: Request, change: Callable[[], Awaitable[JSONResponse]]) -> JSONResponse:
-        if token is None:
-            return JSONResponse({"error": _NO_ADMIN}, status_code=403)
-        given = request.headers.get("authorization", "").encode("utf-8", "replace")
-        if not hmac.compare_digest(given, b"Bearer " + token):
-            return JSONResponse({"error": _NO_TOKEN}, status_code=403)
         try:
+            check_token(token, request.headers.get("authorization", ""))
             return await change()
         except RequestError as exc:
             return JSONResponse({"error": exc.message}, status_code=exc.status)
@@ -74,8 +78,9 @@ def admin_routes(catalog: Catalog, registry: Registry, token: bytes | None) -> A
             return JSONResponse({"error": f"{exc.reason.value}: {exc.message}"}, status_code=422)
 
     def described(served: ServedModel, *, status: int = 200) -> JSONResponse:
-        active = registry.resolve(served.name)
-        body = {"name": served.name, "version": active.version, "versions": registry.versions(served.name)}
+        active = registry.active(served.name)
+        version = active.version if active is not None else ""
+        body = {"name": served.name, "version": version, "versions": registry.versions(served.name)}
         return JSONResponse(body, status_code=status)
 
     body = {"required": True, "content": {"application/json": {"schema": NewModel.model_json_schema()}}}
@@ -114,12 +119,12 @@ def admin_routes(catalog: Catalog, registry: Registry, token: bytes | None) -> A
 
     @router.delete("/models/{name}", response_model=ActiveModel, responses=errors)
     async def unload(request: Request, name: str) -> JSONResponse:
-        """Serve a model no more; requests that have begun are answered."""
+        """Forget a model, one that is unloaded too; requests that have begun are answered."""
 
         async def change() -> JSONResponse:
-            served = registry.resolve(name)
-            catalog.remove(name)
-            return JSONResponse({"name": name, "version": served.version, "versions": []})
+            removed = await catalog.remove(name)
+            version = removed.version if removed is not None else ""
+            return JSONResponse({"name": name, "version": version, "versions": []})
 
         return await guarded(request, change)
 

@@ -7,11 +7,12 @@ import gzip
 import zlib
 from collections.abc import Iterable
 
-from modelyard_runtime.errors import BadRequest, BodyTooLarge
+from modelyard_runtime.errors import BadRequest, BodyTooLarge, UnsupportedEncoding
+from modelyard_runtime.serving.reply import Header
 
-__all__ = ["ENCODINGS", "accepted_encoding", "compress", "content_encoding", "inflate"]
+__all__ = ["accepted_encoding", "compress", "content_encoding", "inflate"]
 
-ENCODINGS = frozenset({b"gzip", b"x-gzip", b"deflate"})
+_ENCODINGS = frozenset({b"gzip", b"x-gzip", b"deflate"})
 """Encodings of request bodies that `inflate` takes; `deflate` is zlib-wrapped, or bare as some clients send it."""
 _THREAD_BYTES = 16384
 """Bodies of more compressed bytes than this inflate in a thread: they would hold the event loop too long."""
@@ -19,12 +20,16 @@ _WORTH_BYTES = 1024
 """Answers below this are sent as they are: they fit into one packet anyway."""
 
 
-def content_encoding(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """Return the request's Content-Encoding in lower case; empty for none."""
+def content_encoding(headers: Iterable[Header]) -> bytes:
+    """Return how the request's body is encoded, empty for not at all. Raises UnsupportedEncoding."""
     for name, value in headers:
         if name == b"content-encoding":
             encoding = value.strip().lower()
-            return b"" if encoding == b"identity" else encoding
+            if encoding in _ENCODINGS:
+                return encoding
+            if encoding not in (b"", b"identity"):
+                shown = value[:40].decode("latin-1")
+                raise UnsupportedEncoding(f"the body is encoded as {shown!r}; send it as it is, or as gzip or deflate")
     return b""
 
 
@@ -73,7 +78,7 @@ def _members(body: bytes, window: int, limit: int) -> bytes:
         body = stream.unused_data
 
 
-def accepted_encoding(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+def accepted_encoding(headers: Iterable[Header]) -> bytes:
     """Return `gzip` or `deflate` where Accept-Encoding takes it, the first that is named; else nothing."""
     for name, value in headers:
         if name == b"accept-encoding":

@@ -16,7 +16,10 @@ __all__ = ["Health", "health_routes"]
 
 
 class Health(BaseModel):
-    """`ready`, `loading`, `failed` or `draining` (`live` for the process alone), and the state of every model."""
+    """`ready`, `loading`, `failed`, `unloaded` or `draining` (`live` for the process alone), and each model's state.
+
+    Models that were unloaded don't count, unless all are.
+    """
 
     status: str
     models: dict[str, str]
@@ -36,7 +39,10 @@ def health_routes(registry: Registry, drain: Drain) -> APIRouter:
             return "draining"
         if registry.ready:
             return "ready"
-        return "failed" if ModelState.FAILED in registry.states.values() else "loading"
+        states = set(registry.states.values())
+        if ModelState.FAILED in states:
+            return "failed"
+        return "unloaded" if states == {ModelState.UNLOADED} else "loading"
 
     @router.get(PATH_LIVE, response_model=Health)
     async def live() -> JSONResponse:

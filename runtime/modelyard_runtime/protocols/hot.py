@@ -1,36 +1,50 @@
-"""What the inference routes beside /predict share, as raw ASGI: reading, limits, errors in their form, counting."""
+"""What the inference routes share: limits, errors in their form, counting; from a whole request to a whole answer.
+
+They stand ahead of FastAPI, whose routing and validation cost several times what a small model does. A request that
+arrived in one piece is answered without ASGI too, and without a task: `begin` gives a coroutine, whose first step
+is all that a cheap model needs (serving/connection.py).
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, TypeAlias
 
 import orjson
 
 from modelyard_runtime.errors import RequestError, WrongInput
 from modelyard_runtime.observe.metrics import UNRESOLVED, Metrics
 from modelyard_runtime.observe.statistics import Stages, Statistics
-from modelyard_runtime.protocols.encoding import ENCODINGS, accepted_encoding, compress, content_encoding, inflate
+from modelyard_runtime.observe.totals import Totals
+from modelyard_runtime.protocols.encoding import accepted_encoding, compress, content_encoding, inflate
+from modelyard_runtime.protocols.numbers import FloatParser
+from modelyard_runtime.protocols.v2.repository import Repository
+from modelyard_runtime.serving.answers import Answers
 from modelyard_runtime.serving.compute import Compute
 from modelyard_runtime.serving.limits import (
+    TIMEOUTS,
     ClientGone,
     Receive,
     Scope,
     Send,
+    check_length,
     client_timeout,
     discard_body,
     read_body,
 )
 from modelyard_runtime.serving.registry import Registry, ServedModel
+from modelyard_runtime.serving.reply import Header, Reply
 
-__all__ = ["Answer", "Call", "HotRoute", "Parts"]
+__all__ = ["Answer", "Call", "Handler", "HotRoute", "Parts"]
 
 _logger = logging.getLogger(__name__)
 _JSON = (b"content-type", b"application/json")
-_CLOSE = (b"connection", b"close")
+_NOTABLE = TIMEOUTS | {b"content-encoding", b"accept-encoding"}
+"""Headers that are looked at for every request."""
 _THREAD_BYTES = 65536
 """Answers of more bytes than this are compressed in a thread: they would hold the event loop too long."""
 
@@ -41,21 +55,26 @@ class Parts:
 
     registry: Registry
     compute: Compute
+    answers: Answers
     metrics: Metrics
     statistics: Statistics
+    totals: Totals
+    repository: Repository
     max_body_bytes: int
     timeout: float
     """Seconds for a whole request."""
     draining: Callable[[], bool]
     """While true, connections are closed after their answer."""
+    floats: FloatParser = field(default_factory=FloatParser)
+    """For the event loop's thread."""
     in_flight: int = 0
 
 
-@dataclass
+@dataclass(slots=True)
 class Call:
     """One request that is being answered; `served` is noted once it is known, for the counts."""
 
-    headers: list[tuple[bytes, bytes]]
+    headers: list[Header]
     body: bytes
     arrived: float
     deadline: float
@@ -64,112 +83,123 @@ class Call:
     served: ServedModel | None = None
 
 
-@dataclass(frozen=True)
-class Answer:
+class Answer(NamedTuple):
     """The body of an answer and its own headers."""
 
     payload: bytes
-    headers: tuple[tuple[bytes, bytes], ...] = (_JSON,)
+    headers: tuple[Header, ...] = (_JSON,)
 
 
-@dataclass
-class _Result:
-    status: int
-    answer: Answer
-    error: RequestError | None = None
-    encoding: bytes = b""
+Handler: TypeAlias = Callable[[Call], Awaitable[Answer]]
+"""Answers a request of one route. Raises RequestError."""
 
 
 class HotRoute:
-    """Answers one protocol's POST route with what `handler` returns: never with an exception."""
+    """Answers POST requests with what `handler` returns: never with an exception."""
 
-    def __init__(self, protocol: str, parts: Parts) -> None:
-        """`protocol` is the metrics' label."""
+    def __init__(self, protocol: str, parts: Parts, handler: Handler, *, tells_wrong: bool = False) -> None:
+        """`protocol` is the metrics' label; where it `tells_wrong`, wrong types and shapes are 422, else 400."""
         self._protocol = protocol
         self._parts = parts
+        self._handler = handler
+        self._tells_wrong = tells_wrong
 
-    async def respond(
-        self, handler: Callable[[Call], Awaitable[Answer]], scope: Scope, receive: Receive, send: Send
-    ) -> None:
-        """Answer one request. Errors are `{"error": str}`; what a client sent wrong is a 400."""
-        start = time.perf_counter()
+    def begin(self, headers: list[Header], body: bytes) -> Coroutine[Any, Any, Reply]:
+        """Return what answers a request that is wholly there; its first step may be taken outside a task."""
+        return self._answer(headers, body, asyncio.get_running_loop().time(), Stages())
+
+    async def respond(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request of ASGI."""
+        stages = Stages()
+        arrived = asyncio.get_running_loop().time()
+        headers: list[Header] = list(scope["headers"])
+        unread = False
+        try:
+            if scope["method"] != "POST":
+                raise _MethodNotAllowed(f"{scope['method']} {scope['path'][:200]} is not allowed; use POST")
+            body = await self._read(headers, receive)
+        except ClientGone:
+            return
+        except RequestError as exc:
+            unread = exc.close
+            reply = self._failed(exc)
+            self._count(None, stages, reply.status)
+        else:
+            reply = await self._answer(headers, body, arrived, stages)
+        await send({"type": "http.response.start", "status": reply.status, "headers": reply.all_headers()})
+        if unread:
+            await send({"type": "http.response.body", "body": reply.payload, "more_body": True})
+            await discard_body(receive)
+            await send({"type": "http.response.body", "body": b""})
+        else:
+            await send({"type": "http.response.body", "body": reply.payload})
+
+    async def _read(self, headers: list[Header], receive: Receive) -> bytes:
+        """Return the body as it came."""
+        parts = self._parts
+        parts.in_flight += 1
+        try:
+            content_encoding(headers)
+            timeout = client_timeout(headers, parts.timeout)
+            return await read_body(headers, receive, limit=parts.max_body_bytes, timeout=timeout)
+        finally:
+            parts.in_flight -= 1
+
+    async def _answer(self, headers: list[Header], body: bytes, arrived: float, stages: Stages) -> Reply:
         parts = self._parts
         call: Call | None = None
         parts.in_flight += 1
         try:
-            try:
-                call = await self._read(scope, receive)
-                answer = await handler(call)
-                result = _Result(200, answer)
-                encoding = accepted_encoding(scope["headers"])
-                if encoding:
-                    result = await _compressed(answer, encoding)
-            except RequestError as exc:
-                # These protocols know one kind of invalid argument, where the seed API tells two apart.
-                status = 400 if isinstance(exc, WrongInput) else exc.status
-                result = _Result(status, Answer(orjson.dumps({"error": exc.message})), exc)
-            except ClientGone:
-                return
-            except Exception:
-                # A bug of ours: the client learns that it is not at fault, and no more.
-                _logger.exception("%s %s failed", scope["method"], scope["path"])
-                result = _Result(500, Answer(b'{"error":"the server failed; its log says why"}'))
-            self._count(call, result.status, time.perf_counter() - start)
-            await self._send(result, receive, send)
+            notable = [item for item in headers if item[0] in _NOTABLE]
+            timeout = client_timeout(notable, parts.timeout) if notable else parts.timeout
+            check_length(len(body), parts.max_body_bytes)
+            call = Call(headers, body, arrived, arrived + timeout, stages)
+            if notable and (encoding := content_encoding(notable)):
+                call.body = await inflate(body, encoding, parts.max_body_bytes)
+            answer = await self._handler(call)
+            reply = Reply(200, answer.headers, answer.payload, parts.draining())
+            if notable and (wanted := accepted_encoding(notable)):
+                reply = await _compressed(reply, wanted)
+        except RequestError as exc:
+            reply = self._failed(exc)
+        except Exception:
+            # A bug of ours: the client learns that it is not at fault, and no more.
+            _logger.exception("a request failed")
+            reply = Reply(500, (_JSON,), b'{"error":"the server failed; its log says why"}', parts.draining())
         finally:
             parts.in_flight -= 1
+        self._count(call.served if call is not None else None, stages, reply.status)
+        return reply
 
-    async def _read(self, scope: Scope, receive: Receive) -> Call:
-        if scope["method"] != "POST":
-            raise _MethodNotAllowed(f"{scope['method']} {scope['path'][:200]} is not allowed; use POST")
+    def _count(self, served: ServedModel | None, stages: Stages, status: int) -> None:
         parts = self._parts
-        headers: list[tuple[bytes, bytes]] = list(scope["headers"])
-        timeout = client_timeout(headers, parts.timeout)
-        arrived = asyncio.get_running_loop().time()
-        encoding = content_encoding(headers)
-        if encoding in ENCODINGS:
-            plain = {"headers": [item for item in headers if item[0] != b"content-encoding"]}
-            body = await read_body(plain, receive, limit=parts.max_body_bytes, timeout=timeout)
-            body = await inflate(body, encoding, parts.max_body_bytes)
-        else:
-            body = await read_body(scope, receive, limit=parts.max_body_bytes, timeout=timeout)
-        return Call(headers, body, arrived, arrived + timeout, Stages())
-
-    def _count(self, call: Call | None, status: int, seconds: float) -> None:
-        served = call.served if call is not None else None
-        if served is None or call is None:
-            self._parts.metrics.observe(UNRESOLVED, UNRESOLVED, self._protocol, status, seconds)
+        seconds = (time.perf_counter_ns() - stages.arrived) / 1e9
+        if served is None:
+            parts.metrics.observe(UNRESOLVED, UNRESOLVED, self._protocol, status, seconds)
             return
-        self._parts.metrics.observe(served.name, served.version, self._protocol, status, seconds)
-        self._parts.statistics.add(served.name, served.version, call.stages, success=status == 200)
+        parts.metrics.observe(served.name, served.version, self._protocol, status, seconds)
+        parts.statistics.add(served.name, served.version, stages, success=status == 200)
 
-    async def _send(self, result: _Result, receive: Receive, send: Send) -> None:
-        error, payload = result.error, result.answer.payload
-        headers = [*result.answer.headers, (b"content-length", b"%d" % len(payload))]
-        if result.encoding:
-            headers += ((b"content-encoding", result.encoding), (b"vary", b"accept-encoding"))
-        unread = error is not None and error.close
-        if unread or self._parts.draining():
-            headers.append(_CLOSE)
-        if error is not None and error.retry_after is not None:
-            headers.append((b"retry-after", b"%d" % error.retry_after))
-        if isinstance(error, _MethodNotAllowed):
+    def _failed(self, exc: RequestError) -> Reply:
+        status = 400 if isinstance(exc, WrongInput) and not self._tells_wrong else exc.status
+        headers: list[Header] = [_JSON]
+        if exc.retry_after is not None:
+            headers.append((b"retry-after", b"%d" % exc.retry_after))
+        if isinstance(exc, _MethodNotAllowed):
             headers.append((b"allow", b"POST"))
-        await send({"type": "http.response.start", "status": result.status, "headers": headers})
-        if unread:
-            await send({"type": "http.response.body", "body": payload, "more_body": True})
-            await discard_body(receive)
-            payload = b""
-        await send({"type": "http.response.body", "body": payload})
+        payload = orjson.dumps({"error": exc.message})
+        return Reply(status, tuple(headers), payload, exc.close or self._parts.draining())
 
 
 class _MethodNotAllowed(RequestError):
     status = 405
 
 
-async def _compressed(answer: Answer, encoding: bytes) -> _Result:
-    if len(answer.payload) > _THREAD_BYTES:
-        payload, used = await asyncio.to_thread(compress, answer.payload, encoding)
+async def _compressed(reply: Reply, encoding: bytes) -> Reply:
+    if len(reply.payload) > _THREAD_BYTES:
+        payload, used = await asyncio.to_thread(compress, reply.payload, encoding)
     else:
-        payload, used = compress(answer.payload, encoding)
-    return _Result(200, Answer(payload, answer.headers), encoding=used)
+        payload, used = compress(reply.payload, encoding)
+    vary = (b"vary", b"accept-encoding")
+    headers = (*reply.headers, (b"content-encoding", used), vary) if used else (*reply.headers, vary)
+    return Reply(reply.status, headers, payload, reply.close)

@@ -12,8 +12,9 @@ import orjson
 
 from modelyard_runtime.errors import BadRequest, WrongInput
 from modelyard_runtime.formats.base import Model, Rows
+from modelyard_runtime.protocols.numbers import FloatParser
 
-__all__ = ["parse_object", "rows_of_features", "rows_of_instances"]
+__all__ = ["parse_instances", "parse_object", "rows_of_features", "rows_of_instances"]
 
 _NUMBERS = (int, float)  # bool is an int, as in JSON Schema's own numpy readers: true is 1
 
@@ -31,13 +32,25 @@ def parse_object(body: bytes) -> dict[str, Any]:
     return data
 
 
+def parse_instances(body: bytes, parser: FloatParser) -> dict[str, Any]:
+    """Parse a JSON object, `instances` as an array where it is rows of numbers. Raises what `parse_object` does."""
+    return parser.object_with_rows(body, "instances") or parse_object(body)
+
+
 def rows_of_features(model: Model, features: Any) -> Rows:
     """Return one row, of shape (1, features), from a list or an object of named numbers. Raises WrongInput."""
     return _to_rows(model, [_in_order(model, features, "features")], "features")
 
 
 def rows_of_instances(model: Model, instances: Any) -> Rows:
-    """Return rows, of shape (rows, features), from a list of what `rows_of_features` takes. Raises WrongInput."""
+    """Return rows, of shape (rows, features), from a list of what `rows_of_features` takes, or of an array.
+
+    Raises WrongInput.
+    """
+    if isinstance(instances, np.ndarray):
+        if model.features in (None, instances.shape[1]) and not model.text_features:
+            return instances
+        instances = instances.tolist()  # to say what is wrong with it
     if not isinstance(instances, list):
         raise WrongInput(f"instances is {_kind(instances)}; send a list of rows, [[1.0, 2.0], [3.0, 4.0]] for instance")
     if not instances:

@@ -10,28 +10,56 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import orjson
 
+from modelyard_runtime.formats.base import Array
 from modelyard_runtime.protocols.inputs import parse_object
+from modelyard_runtime.protocols.numbers import FloatParser
 
 __all__ = ["LARGE_BYTES", "parse_large"]
 
 LARGE_BYTES = 256 * 1024
 """Bodies of more bytes than this are parsed in a thread: a few milliseconds of the event loop's time."""
 _PIECE = 128 * 1024
+_HEAD_AGAIN = b'{"instances":['
 _HEAD = re.compile(rb'\s*\{\s*"instances"\s*:\s*\[')
 
 
 def parse_large(body: bytes) -> dict[str, Any]:
-    """Return what `parse_object` returns, and raise what it raises; to be called in a thread.
+    """Return what `parse_instances` returns, and raise what it raises; to be called in a thread.
 
     A body that begins with its instances is cut after rows: where every piece is a list of values, and the rest
     completes the object, then so is the whole, and the rows are those of the pieces, one after the other. All other
     bodies are parsed as a whole.
     """
     head = _HEAD.match(body)
-    found = _in_pieces(body, head.end()) if head is not None else None
+    if head is None:
+        return parse_object(body)
+    found = _rows_in_pieces(body, head.end(), FloatParser(min_bytes=0)) or _in_pieces(body, head.end())
     return parse_object(body) if found is None else found
+
+
+def _rows_in_pieces(body: bytes, start: int, parser: FloatParser) -> dict[str, Any] | None:
+    """Return the object where all its instances are rows of numbers, of one length."""
+    parts: list[Array] = []
+    for begin, end in _pieces(body, start):
+        rows = parser.rows(b"[%b]" % body[begin:end])
+        if rows is None:
+            return None
+        parts.append(rows)
+        start = end + 1
+    rest = body[start:]
+    if b"instances" in rest:
+        return None
+    request = parser.object_with_rows(_HEAD_AGAIN + rest, "instances")
+    if request is None:
+        return None
+    parts.append(request["instances"])
+    if len({rows.shape[1] for rows in parts}) > 1:
+        return None
+    request["instances"] = np.concatenate(parts)
+    return request
 
 
 def _in_pieces(body: bytes, start: int) -> dict[str, Any] | None:
@@ -43,7 +71,7 @@ def _in_pieces(body: bytes, start: int) -> dict[str, Any] | None:
         rest = body[start:]
         if b"instances" in rest or b"\\" in rest:
             return None  # perhaps the same field again, of which the last would count
-        request = orjson.loads(b'{"instances":[' + rest)
+        request = orjson.loads(_HEAD_AGAIN + rest)
     except orjson.JSONDecodeError:
         return None
     if not isinstance(request, dict):

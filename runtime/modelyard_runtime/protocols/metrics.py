@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
 from modelyard_runtime.contract import METRICS_PATH
-from modelyard_runtime.observe.metrics import Metrics
+from modelyard_runtime.observe.totals import Totals
 
 __all__ = ["metrics_routes"]
 
@@ -20,13 +20,14 @@ _CONTENT: dict[int | str, dict[str, Any]] = {
 }
 
 
-def metrics_routes(metrics: Metrics) -> APIRouter:
+def metrics_routes(totals: Totals) -> APIRouter:
     """Return the route."""
     router = APIRouter(tags=["metrics"])
 
     @router.get(METRICS_PATH, responses=_CONTENT, response_class=Response)
     async def read_metrics(request: Request) -> Response:
-        """Return the metrics of this process."""
+        """Return the metrics of this server, of all its workers."""
+        metrics = await totals.metrics()
         accept = request.headers.get("accept", "")
         if "application/json" in accept:
             return JSONResponse(metrics.counts_json())

@@ -8,7 +8,8 @@ from fastapi import APIRouter
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict
 
-from modelyard_runtime.observe.metrics import Counts, Metrics
+from modelyard_runtime.observe.metrics import Counts
+from modelyard_runtime.observe.totals import Totals
 from modelyard_runtime.serving.registry import Registry, ServedModel
 
 __all__ = ["ErrorBody", "ModelDescription", "ModelList", "model_routes"]
@@ -63,14 +64,14 @@ class ModelList(BaseModel):
     models: list[ModelDescription]
 
 
-def model_routes(registry: Registry, metrics: Metrics) -> APIRouter:
+def model_routes(registry: Registry, totals: Totals) -> APIRouter:
     """Return the routes."""
     router = APIRouter(tags=["models"])
     missing: dict[int | str, dict[str, Any]] = {404: {"model": ErrorBody, "description": "No such model."}}
 
-    def describe() -> dict[str, dict[str, Any]]:
+    async def describe() -> dict[str, dict[str, Any]]:
+        _, counts = (await totals.metrics()).counts()
         loaded = {served.name: served for served in registry.served()}
-        _, counts = metrics.counts()
         return {
             name: {"name": name, "state": state.value, **_details(loaded.get(name), counts.get(name, Counts()))}
             for name, state in registry.states.items()
@@ -79,12 +80,12 @@ def model_routes(registry: Registry, metrics: Metrics) -> APIRouter:
     @router.get("/models", response_model=ModelList)
     async def list_models() -> JSONResponse:
         """List the models, ready or not."""
-        return JSONResponse({"models": list(describe().values())})
+        return JSONResponse({"models": list((await describe()).values())})
 
     @router.get("/models/{name}", response_model=ModelDescription, responses=missing)
     async def get_model(name: str) -> JSONResponse:
         """Describe a model: state, version, format, digest, inputs, outputs, counts."""
-        found = describe().get(name)
+        found = (await describe()).get(name)
         if found is None:
             return JSONResponse({"error": f"no model {name[:100]!r} is served here; see GET /models"}, status_code=404)
         return JSONResponse(found)

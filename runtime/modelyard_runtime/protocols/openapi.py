@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["PREDICT_PATHS", "PREDICT_SCHEMAS"]
+__all__ = ["PREDICT_PATHS", "PREDICT_SCHEMAS", "USE_CACHE"]
 
 _ROW: dict[str, Any] = {
     "title": "Row",
@@ -20,7 +20,7 @@ _PREDICTION: dict[str, Any] = {
     "anyOf": [{"type": "number"}, {"type": "string"}, {"type": "boolean"}, {"type": "array", "items": {}}],
 }
 _NAME: dict[str, Any] = {"type": "string", "description": "May be left out where one model is served."}
-_USE_CACHE: dict[str, Any] = {
+USE_CACHE: dict[str, Any] = {
     "type": "boolean",
     "default": False,
     "description": "Take the answer from the cache where it is there, and keep it there.",
@@ -39,7 +39,7 @@ PREDICT_SCHEMAS: dict[str, Any] = {
         "title": "PredictRequest",
         "type": "object",
         "required": ["features"],
-        "properties": {"model_name": _NAME, "features": {"$ref": "#/components/schemas/Row"}, "use_cache": _USE_CACHE},
+        "properties": {"model_name": _NAME, "features": {"$ref": "#/components/schemas/Row"}, "use_cache": USE_CACHE},
     },
     "PredictResponse": {
         "title": "PredictResponse",
@@ -54,7 +54,7 @@ PREDICT_SCHEMAS: dict[str, Any] = {
         "properties": {
             "model_name": _NAME,
             "instances": {"type": "array", "minItems": 1, "items": {"$ref": "#/components/schemas/Row"}},
-            "use_cache": _USE_CACHE,
+            "use_cache": USE_CACHE,
         },
     },
     "BatchResponse": {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from modelyard_runtime.protocols.openapi import USE_CACHE
 from modelyard_runtime.protocols.v2.datatypes import DATATYPES
 
 __all__ = ["INFER_PATHS", "INFER_SCHEMAS"]
@@ -39,7 +40,13 @@ INFER_SCHEMAS: dict[str, Any] = {
             "id": {"type": "string"},
             "parameters": {
                 **_PARAMETERS,
-                "description": "binary_data_output: raw outputs unless they say otherwise; timeout: microseconds.",
+                "description": "binary_data_output: raw outputs unless they say otherwise; timeout: microseconds; "
+                "use_cache: the answer may come from the cache, and is kept there.",
+                "properties": {
+                    "binary_data_output": {"type": "boolean", "default": False},
+                    "timeout": {"type": "integer", "minimum": 0},
+                    "use_cache": {"type": "boolean", "default": False},
+                },
             },
             "inputs": {
                 "type": "array",
@@ -66,6 +73,11 @@ INFER_SCHEMAS: dict[str, Any] = {
             "model_name": {"type": "string"},
             "model_version": {"type": "string"},
             "id": {"type": "string"},
+            "parameters": {
+                "type": "object",
+                "properties": {"cached": {"type": "boolean"}},
+                "description": "There for requests with use_cache: whether the answer comes from the cache.",
+            },
             "outputs": {"type": "array", "items": {"$ref": "#/components/schemas/InferTensor"}},
         },
     },
@@ -73,13 +85,22 @@ INFER_SCHEMAS: dict[str, Any] = {
         "title": "V1Request",
         "type": "object",
         "required": ["instances"],
-        "properties": {"instances": {"type": "array", "minItems": 1, "items": {"$ref": "#/components/schemas/Row"}}},
+        "properties": {
+            "instances": {"type": "array", "minItems": 1, "items": {"$ref": "#/components/schemas/Row"}},
+            "use_cache": USE_CACHE,
+        },
     },
     "V1Response": {
         "title": "V1Response",
         "type": "object",
         "required": ["predictions"],
-        "properties": {"predictions": {"type": "array", "items": {"$ref": "#/components/schemas/Prediction"}}},
+        "properties": {
+            "predictions": {"type": "array", "items": {"$ref": "#/components/schemas/Prediction"}},
+            "cached": {
+                "type": "boolean",
+                "description": "There for requests with use_cache: whether the answer comes from the cache.",
+            },
+        },
     },
 }
 

@@ -1,14 +1,8 @@
-"""The hot path: POST /predict and /predict/batch as raw ASGI, from bytes to numpy to bytes.
-
-It stands ahead of FastAPI, whose routing and validation cost several times what a small model does (about 46 us a
-request for the bare server, 78 with this, 236 and more in a FastAPI route). All of it runs on the event loop's
-thread.
-"""
+"""The seed API's inference: POST /predict and /predict/batch, from bytes to numpy to bytes."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,26 +10,19 @@ from typing import Any
 
 import orjson
 
-from modelyard_runtime.errors import BadRequest, RequestError, WrongInput
+from modelyard_runtime.errors import BadRequest, WrongInput
 from modelyard_runtime.formats.base import Array, Model, Rows
-from modelyard_runtime.observe.metrics import UNRESOLVED, Metrics
-from modelyard_runtime.protocols.inputs import parse_object, rows_of_features, rows_of_instances
+from modelyard_runtime.observe.statistics import Look
+from modelyard_runtime.protocols.hot import Answer, Call, HotRoute, Parts
+from modelyard_runtime.protocols.inputs import parse_instances, parse_object, rows_of_features, rows_of_instances
 from modelyard_runtime.protocols.large import LARGE_BYTES, parse_large
-from modelyard_runtime.serving.answers import Answers
-from modelyard_runtime.serving.compute import Compute
-from modelyard_runtime.serving.limits import ClientGone, Receive, Scope, Send, client_timeout, discard_body, read_body
-from modelyard_runtime.serving.registry import Registry, ServedModel
+from modelyard_runtime.serving.registry import ServedModel
 
-__all__ = ["BATCH", "ROUTES", "SINGLE", "PredictApp", "Shape"]
-
-_logger = logging.getLogger(__name__)
-_PROTOCOL = "seed"
-_JSON = (b"content-type", b"application/json")
-_CLOSE = (b"connection", b"close")
+__all__ = ["predict_routes", "use_cache"]
 
 
 @dataclass(frozen=True)
-class Shape:
+class _Shape:
     """What distinguishes the two routes: their fields, and one prediction against a list of them."""
 
     field: str
@@ -44,69 +31,37 @@ class Shape:
     single: bool
 
 
-SINGLE = Shape("features", "prediction", rows_of_features, single=True)
-BATCH = Shape("instances", "predictions", rows_of_instances, single=False)
-ROUTES = {"/predict": SINGLE, "/predict/batch": BATCH}
+_SHAPES = {
+    "/predict": _Shape("features", "prediction", rows_of_features, single=True),
+    "/predict/batch": _Shape("instances", "predictions", rows_of_instances, single=False),
+}
 
 
-class PredictApp:
-    """Answers predictions; `in_flight` counts those it is at."""
+def predict_routes(parts: Parts) -> dict[str, HotRoute]:
+    """Return the routes by path."""
+    return {
+        path: HotRoute("seed", parts, _Predict(parts, shape).handle, tells_wrong=True)
+        for path, shape in _SHAPES.items()
+    }
 
-    def __init__(
-        self,
-        *,
-        registry: Registry,
-        compute: Compute,
-        answers: Answers,
-        metrics: Metrics,
-        max_body_bytes: int,
-        timeout: float,
-        draining: Callable[[], bool],
-    ) -> None:
-        """`timeout` in seconds for a whole request; while `draining()`, connections are closed after their answer."""
-        self._registry = registry
-        self._compute = compute
-        self._answers = answers
-        self._metrics = metrics
-        self._max_body_bytes = max_body_bytes
-        self._timeout = timeout
-        self._draining = draining
-        self.in_flight = 0
 
-    async def __call__(self, shape: Shape, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request: always with JSON, never with an exception."""
-        start = time.perf_counter()
-        served: ServedModel | None = None
-        error: RequestError | None = None
-        status = 200
-        self.in_flight += 1
-        try:
-            try:
-                _check_method(scope)
-                timeout = client_timeout(scope["headers"], self._timeout)
-                deadline = asyncio.get_running_loop().time() + timeout
-                body = await read_body(scope, receive, limit=self._max_body_bytes, timeout=timeout)
-                large = len(body) > LARGE_BYTES
-                request = await asyncio.to_thread(parse_large, body) if large else parse_object(body)
-                served = self._registry.resolve(_model_name(request))
-                payload = await self._answer(shape, served, request, deadline, start, large=large)
-            except RequestError as exc:
-                error, status, payload = exc, exc.status, orjson.dumps({"error": exc.message})
-            except ClientGone:
-                return
-            except Exception:
-                # A bug of ours: the client learns that it is not at fault, and no more.
-                _logger.exception("POST %s failed", scope["path"])
-                status, payload = 500, b'{"error":"the server failed; its log says why"}'
-            model, version = (served.name, served.version) if served is not None else (UNRESOLVED, UNRESOLVED)
-            self._metrics.observe(model, version, _PROTOCOL, status, time.perf_counter() - start)
-            await self._respond(status, payload, error, receive, send)
-        finally:
-            self.in_flight -= 1
+class _Predict:
+    """Answers predictions of one shape."""
 
-    async def _answer(
-        self, shape: Shape, served: ServedModel, request: dict[str, Any], deadline: float, start: float, *, large: bool
-    ) -> bytes:
+    def __init__(self, parts: Parts, shape: _Shape) -> None:
+        self._parts = parts
+        self._shape = shape
+
+    async def handle(self, call: Call) -> Answer:
+        shape = self._shape
+        large = len(call.body) > LARGE_BYTES
+        if large:
+            request = await asyncio.to_thread(parse_large, call.body)
+        elif shape.single:
+            request = parse_object(call.body)
+        else:
+            request = parse_instances(call.body, self._parts.floats)
+        served = call.served = self._parts.registry.resolve(_model_name(request))
         if shape.field not in request:
             got = ", ".join(sorted(str(key)[:40] for key in request)[:8]) or "nothing"
             raise BadRequest(f"the body lacks {shape.field}; it has {got}")
@@ -114,54 +69,44 @@ class PredictApp:
             rows = await asyncio.to_thread(shape.to_rows, served.model, request[shape.field])
         else:
             rows = shape.to_rows(served.model, request[shape.field])
-        cached = False
-
-        async def compute() -> bytes:
-            predictions = await self._compute.predict(served.model, rows, deadline=deadline)
-            return await asyncio.to_thread(_encode, predictions, shape) if large else _encode(predictions, shape)
-
-        if _use_cache(request):
-            inputs = (shape.single, rows.shape, _exact(rows))
-            answer, cached = await self._answers.get(served, inputs, rows.nbytes, compute, deadline=deadline)
-            self._metrics.cache(served.name, hit=cached)
+        stages = call.stages
+        stages.on_parsed(len(rows))
+        if use_cache(request):
+            answer, cached = await self._cached(call, served, rows, large=large)
         else:
-            answer = await compute()
-        return orjson.dumps(
-            {
-                shape.answer: orjson.Fragment(answer),
-                "model_name": served.name,
-                "model_version": served.version,
-                "cached": cached,
-                "latency_ms": round((time.perf_counter() - start) * 1000, 3),
-            }
+            answer, cached = await self._compute(call, served, rows, large=large), False
+        body = {
+            shape.answer: orjson.Fragment(answer),
+            "model_name": served.name,
+            "model_version": served.version,
+            "cached": cached,
+            "latency_ms": round((time.perf_counter_ns() - stages.arrived) / 1e6, 3),
+        }
+        return Answer(orjson.dumps(body))
+
+    async def _compute(self, call: Call, served: ServedModel, rows: Rows, *, large: bool) -> bytes:
+        """Return the predictions as JSON."""
+        stages = call.stages
+        predictions = await self._parts.compute.predict(
+            served.model, rows, deadline=call.deadline, on_start=stages.on_start
+        )
+        stages.on_computed()
+        return (
+            await asyncio.to_thread(_encode, predictions, self._shape) if large else _encode(predictions, self._shape)
         )
 
-    async def _respond(
-        self, status: int, payload: bytes, error: RequestError | None, receive: Receive, send: Send
-    ) -> None:
-        headers = [_JSON, (b"content-length", b"%d" % len(payload))]
-        unread = error is not None and error.close
-        if unread or self._draining():
-            headers.append(_CLOSE)
-        if error is not None and error.retry_after is not None:
-            headers.append((b"retry-after", b"%d" % error.retry_after))
-        if isinstance(error, _MethodNotAllowed):
-            headers.append((b"allow", b"POST"))
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        if unread:
-            await send({"type": "http.response.body", "body": payload, "more_body": True})
-            await discard_body(receive)
-            payload = b""
-        await send({"type": "http.response.body", "body": payload})
-
-
-class _MethodNotAllowed(RequestError):
-    status = 405
-
-
-def _check_method(scope: Scope) -> None:
-    if scope["method"] != "POST":
-        raise _MethodNotAllowed(f"{scope['method']} {scope['path']} is not allowed; use POST")
+    async def _cached(self, call: Call, served: ServedModel, rows: Rows, *, large: bool) -> tuple[bytes, bool]:
+        """Return the predictions as JSON, and whether they were computed for an earlier request."""
+        look = call.stages.look = Look()
+        answer = await self._parts.answers.get(
+            served,
+            self._shape.field,
+            {"": rows},
+            lambda: self._compute(call, served, rows, large=large),
+            deadline=call.deadline,
+            look=look,
+        )
+        return answer, look.cached
 
 
 def _model_name(request: dict[str, Any]) -> str | None:
@@ -171,19 +116,15 @@ def _model_name(request: dict[str, Any]) -> str | None:
     return name
 
 
-def _use_cache(request: dict[str, Any]) -> bool:
+def use_cache(request: dict[str, Any]) -> bool:
+    """Whether the answer may come from the cache, and go there. Raises WrongInput."""
     use = request.get("use_cache", False)
     if type(use) is not bool:
         raise WrongInput("use_cache needs to be true or false")
     return use
 
 
-def _exact(rows: Rows) -> bytes | tuple[Any, ...]:
-    """Return what is equal for equal rows alone; an array of objects holds addresses, and so its values are taken."""
-    return tuple(rows.ravel().tolist()) if rows.dtype.hasobject else rows.tobytes()
-
-
-def _encode(predictions: Array, shape: Shape) -> bytes:
+def _encode(predictions: Array, shape: _Shape) -> bytes:
     """Encode predictions in JSON's own types; tolist leaves nothing of numpy, whatever the dtype."""
     values = predictions.tolist()
     return orjson.dumps(values[0] if shape.single else values, option=orjson.OPT_SERIALIZE_NUMPY, default=str)

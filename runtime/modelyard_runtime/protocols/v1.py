@@ -10,15 +10,17 @@ from fastapi import APIRouter
 from fastapi.responses import JSONResponse
 
 from modelyard_runtime.errors import BadRequest
+from modelyard_runtime.formats.base import Rows
+from modelyard_runtime.observe.statistics import Look
 from modelyard_runtime.protocols.hot import Answer, Call, HotRoute, Parts
-from modelyard_runtime.protocols.inputs import parse_object, rows_of_instances
+from modelyard_runtime.protocols.inputs import parse_instances, rows_of_instances
 from modelyard_runtime.protocols.large import LARGE_BYTES, parse_large
 from modelyard_runtime.protocols.models import ErrorBody
+from modelyard_runtime.protocols.predict import use_cache
 from modelyard_runtime.protocols.v2.infer import resolve_version
-from modelyard_runtime.serving.limits import Receive, Scope, Send
-from modelyard_runtime.serving.registry import ModelState, Registry
+from modelyard_runtime.serving.registry import ModelState, Registry, ServedModel
 
-__all__ = ["V1App", "find_v1", "v1_routes"]
+__all__ = ["find_v1", "v1_route", "v1_routes"]
 
 _PREFIX = "/v1/models/"
 _SUFFIX = ":predict"
@@ -37,37 +39,50 @@ def find_v1(path: str) -> tuple[str, str | None] | None:
     return None
 
 
-class V1App(HotRoute):
-    """Answers `{"instances": [...]}`, rows as lists or as objects of named values, with `{"predictions": [...]}`."""
+def v1_route(parts: Parts, name: str, version: str | None) -> HotRoute:
+    """Answer `{"instances": [...]}`, rows as lists or as objects of named values, with `{"predictions": [...]}`.
 
-    def __init__(self, parts: Parts) -> None:
-        super().__init__("v1", parts)
+    With `"use_cache": true` beside the instances, `"cached"` in the answer says whether it came from the cache.
+    """
 
-    async def __call__(self, name: str, version: str | None, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request for a model, and a version where the path gives one."""
+    async def handle(call: Call) -> Answer:
+        served = call.served = resolve_version(parts.registry, name, version)
+        large = len(call.body) > LARGE_BYTES
+        if large:
+            request = await asyncio.to_thread(parse_large, call.body)
+        else:
+            request = parse_instances(call.body, parts.floats)
+        if "instances" not in request:
+            got = ", ".join(sorted(str(key)[:40] for key in request)[:8]) or "nothing"
+            raise BadRequest(f'the body lacks instances; it has {got}. Send {{"instances": [[1.0, 2.0]]}}')
+        if large:
+            rows = await asyncio.to_thread(rows_of_instances, served.model, request["instances"])
+        else:
+            rows = rows_of_instances(served.model, request["instances"])
+        stages = call.stages
+        stages.on_parsed(len(rows))
+        if use_cache(request):
+            return Answer(await _cached(parts, call, served, rows))
+        predictions = await parts.compute.predict(served.model, rows, deadline=call.deadline, on_start=stages.on_start)
+        stages.on_computed()
+        return Answer(
+            orjson.dumps({"predictions": predictions.tolist()}, option=orjson.OPT_SERIALIZE_NUMPY, default=str)
+        )
 
-        async def handle(call: Call) -> Answer:
-            served = call.served = resolve_version(self._parts.registry, name, version)
-            large = len(call.body) > LARGE_BYTES
-            request = await asyncio.to_thread(parse_large, call.body) if large else parse_object(call.body)
-            if "instances" not in request:
-                got = ", ".join(sorted(str(key)[:40] for key in request)[:8]) or "nothing"
-                raise BadRequest(f'the body lacks instances; it has {got}. Send {{"instances": [[1.0, 2.0]]}}')
-            if large:
-                rows = await asyncio.to_thread(rows_of_instances, served.model, request["instances"])
-            else:
-                rows = rows_of_instances(served.model, request["instances"])
-            stages = call.stages
-            stages.on_parsed(len(rows))
-            predictions = await self._parts.compute.predict(
-                served.model, rows, deadline=call.deadline, on_start=stages.on_start
-            )
-            stages.on_computed()
-            return Answer(
-                orjson.dumps({"predictions": predictions.tolist()}, option=orjson.OPT_SERIALIZE_NUMPY, default=str)
-            )
+    return HotRoute("v1", parts, handle)
 
-        await self.respond(handle, scope, receive, send)
+
+async def _cached(parts: Parts, call: Call, served: ServedModel, rows: Rows) -> bytes:
+    stages = call.stages
+    look = stages.look = Look()
+
+    async def compute() -> bytes:
+        found = await parts.compute.predict(served.model, rows, deadline=call.deadline, on_start=stages.on_start)
+        stages.on_computed()
+        return orjson.dumps(found.tolist(), option=orjson.OPT_SERIALIZE_NUMPY, default=str)
+
+    predictions = await parts.answers.get(served, "v1", {"": rows}, compute, deadline=call.deadline, look=look)
+    return b'{"predictions":%b,"cached":%b}' % (predictions, b"true" if look.cached else b"false")
 
 
 def v1_routes(registry: Registry) -> APIRouter:

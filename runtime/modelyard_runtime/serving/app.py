@@ -1,4 +1,4 @@
-"""The one ASGI application: predictions straight to PredictApp, everything else to FastAPI."""
+"""The one ASGI application: predictions straight to their routes, everything else to FastAPI."""
 
 from __future__ import annotations
 
@@ -15,20 +15,25 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from modelyard_runtime.errors import SettingsError
+from modelyard_runtime.group.board import Board
+from modelyard_runtime.group.member import Member
+from modelyard_runtime.group.peers import Peers
 from modelyard_runtime.observe.metrics import Metrics
 from modelyard_runtime.observe.statistics import Statistics
+from modelyard_runtime.observe.totals import OwnTotals
 from modelyard_runtime.protocols.admin import admin_routes
 from modelyard_runtime.protocols.health import health_routes
-from modelyard_runtime.protocols.hot import Parts
+from modelyard_runtime.protocols.hot import HotRoute, Parts
 from modelyard_runtime.protocols.metrics import metrics_routes
 from modelyard_runtime.protocols.models import ErrorBody, model_routes
 from modelyard_runtime.protocols.openapi import PREDICT_PATHS, PREDICT_SCHEMAS
 from modelyard_runtime.protocols.openapi_inference import INFER_PATHS, INFER_SCHEMAS
-from modelyard_runtime.protocols.predict import ROUTES, PredictApp
-from modelyard_runtime.protocols.v1 import V1App, find_v1, v1_routes
-from modelyard_runtime.protocols.v2.infer import InferApp, find_infer
+from modelyard_runtime.protocols.predict import predict_routes
+from modelyard_runtime.protocols.v1 import find_v1, v1_route, v1_routes
+from modelyard_runtime.protocols.v2.infer import find_infer, infer_route
+from modelyard_runtime.protocols.v2.repository import Repository
 from modelyard_runtime.protocols.v2.routes import v2_routes
-from modelyard_runtime.serving.answers import Answers
+from modelyard_runtime.serving.answers import Answers, size_of_answer
 from modelyard_runtime.serving.cache import AnswerCache
 from modelyard_runtime.serving.catalog import Catalog
 from modelyard_runtime.serving.compute import Compute
@@ -40,6 +45,9 @@ from modelyard_runtime.settings import Settings
 __all__ = ["RuntimeApp"]
 
 _logger = logging.getLogger(__name__)
+_MAX_PATHS = 256
+_MAX_PATH = 300
+"""How many paths, of how many characters, have their route remembered."""
 
 
 class RuntimeApp:
@@ -52,13 +60,24 @@ class RuntimeApp:
         drain: Drain,
         clock: Callable[[], float] = time.monotonic,
         threads: int | None = None,
+        member: Member | None = None,
+        board: Board | None = None,
     ) -> None:
-        """While `drain` is active, every answer closes its connection; `clock` gives the cache monotonic seconds."""
+        """While `drain` is active, every answer closes its connection; `clock` gives the cache monotonic seconds.
+
+        `member` and `board` are there in a worker of several: its totals are those of all, once they are started.
+        """
         self.registry = Registry()
         self.metrics = Metrics()
+        statistics = Statistics()
+        self.totals: OwnTotals | Peers = OwnTotals(self.metrics, statistics)
+        if member is not None and board is not None:
+            self.totals = Peers(member, board, self.metrics, statistics)
+            self.registry.hold(lambda: board.complete)
         self.compute = Compute(
             max_queue=settings.max_queue,
             threads=threads,
+            workers=settings.workers,
             max_rows=settings.batch_max_rows,
             max_delay=settings.batch_max_delay,
             on_batch=self.metrics.batch,
@@ -66,62 +85,76 @@ class RuntimeApp:
         self.catalog = Catalog(
             self.registry, self.metrics, allow_pickle=settings.allow_pickle, warmup_requests=settings.warmup_requests
         )
+        token = _admin_token(settings.admin_token_file)
+        cache = AnswerCache(
+            ttl=settings.cache_ttl, max_bytes=settings.cache_max_bytes, clock=clock, size=size_of_answer
+        )
+        answers = Answers(cache, self.registry, self.metrics)
         self._logs_requests = _logger.isEnabledFor(logging.DEBUG)
         self._drain = drain
-        self._predict = PredictApp(
-            registry=self.registry,
-            compute=self.compute,
-            answers=Answers(
-                AnswerCache(ttl=settings.cache_ttl, max_bytes=settings.cache_max_bytes, clock=clock), self.registry
-            ),
-            metrics=self.metrics,
-            max_body_bytes=settings.max_body_bytes,
-            timeout=settings.timeout,
-            draining=lambda: drain.active,
-        )
         self.parts = Parts(
             registry=self.registry,
             compute=self.compute,
+            answers=answers,
             metrics=self.metrics,
-            statistics=Statistics(),
+            statistics=statistics,
+            totals=self.totals,
+            repository=Repository(self.catalog, token),
             max_body_bytes=settings.max_body_bytes,
             timeout=settings.timeout,
             draining=lambda: drain.active,
         )
-        self._infer = InferApp(self.parts)
-        self._v1 = V1App(self.parts)
+        self._routes = predict_routes(self.parts)
+        self._named: dict[str, HotRoute | None] = {}
         self.metrics.watch(
             in_flight=lambda: self.in_flight,
             queue_rows=lambda: self.compute.queue_rows,
         )
-        admin = admin_routes(self.catalog, self.registry, _admin_token(settings.admin_token_file))
+        admin = admin_routes(self.catalog, self.registry, token)
         self._fastapi = _fastapi(self.parts, drain, admin)
 
     def close(self) -> None:
         """End the threads once they are idle, and delete what was fetched."""
         self.compute.close()
         self.catalog.close()
+        if isinstance(self.totals, Peers):
+            self.totals.close()
 
     @property
     def in_flight(self) -> int:
         """Inference requests that are being answered."""
-        return self._predict.in_flight + self.parts.in_flight
+        return self.parts.in_flight
+
+    def direct(self, path: str) -> HotRoute | None:
+        """Return the route that answers POST requests to `path` without ASGI; None for all others."""
+        return None if self._logs_requests else self._hot(path)
+
+    def _hot(self, path: str) -> HotRoute | None:
+        found = self._routes.get(path)
+        if found is not None or not path.startswith(("/v1/", "/v2/")):
+            return found
+        try:
+            return self._named[path]
+        except KeyError:
+            pass
+        if (named := find_infer(path)) is not None:
+            found = infer_route(self.parts, *named)
+        elif (named := find_v1(path)) is not None:
+            found = v1_route(self.parts, *named)
+        if len(path) <= _MAX_PATH:
+            if len(self._named) >= _MAX_PATHS:
+                self._named.clear()  # clients can make up as many as they like
+            self._named[path] = found
+        return found
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one connection of ASGI."""
         if self._logs_requests:
             send = _logged(scope, send)
         if scope["type"] == "http":
-            path = scope["path"]
-            shape = ROUTES.get(path)
-            if shape is not None:
-                await self._predict(shape, scope, receive, send)
-                return
-            if (named := find_infer(path)) is not None:
-                await self._infer(*named, scope, receive, send)
-                return
-            if (named := find_v1(path)) is not None:
-                await self._v1(*named, scope, receive, send)
+            route = self._hot(scope["path"])
+            if route is not None:
+                await route.respond(scope, receive, send)
                 return
 
         async def send_closing(message: Message) -> None:
@@ -133,17 +166,17 @@ class RuntimeApp:
 
 
 def _fastapi(parts: Parts, drain: Drain, admin: APIRouter) -> FastAPI:
-    registry, metrics = parts.registry, parts.metrics
+    registry, totals = parts.registry, parts.totals
     app = FastAPI(
         title="Modelyard runtime",
         description="Predictions, health and metrics of one model server.",
         redirect_slashes=False,
     )
     app.include_router(health_routes(registry, drain))
-    app.include_router(metrics_routes(metrics))
-    app.include_router(model_routes(registry, metrics))
+    app.include_router(metrics_routes(totals))
+    app.include_router(model_routes(registry, totals))
     app.include_router(admin)
-    app.include_router(v2_routes(registry, drain, parts.statistics))
+    app.include_router(v2_routes(registry, drain, totals, parts.repository))
     app.include_router(v1_routes(registry))
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _validation_error)

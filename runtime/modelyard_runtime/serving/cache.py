@@ -13,24 +13,27 @@ _OVERHEAD = 400
 
 
 class AnswerCache:
-    """A TTL and LRU cache of encoded answers. Not thread-safe: for the event loop's thread alone.
+    """A TTL and LRU cache of answers. Not thread-safe: for the event loop's thread alone.
 
     The key is all that an answer depends on (model, version, shape and bytes of the input): two models never share one.
     """
 
-    def __init__(self, *, ttl: float, max_bytes: int, clock: Callable[[], float]) -> None:
-        """`ttl` in seconds, 0 for never; `clock` gives monotonic seconds."""
+    def __init__(
+        self, *, ttl: float, max_bytes: int, clock: Callable[[], float], size: Callable[[Any], int] = len
+    ) -> None:
+        """`ttl` in seconds, 0 for never; `clock` gives monotonic seconds, `size` the bytes of an answer."""
         self._ttl = ttl
         self._max_bytes = max_bytes
         self._clock = clock
-        self._entries: OrderedDict[Hashable, tuple[float, int, bytes]] = OrderedDict()
+        self._size = size
+        self._entries: OrderedDict[Hashable, tuple[float, int, Any]] = OrderedDict()
         self.bytes = 0
         """What the entries take now."""
 
     def __len__(self) -> int:
         return len(self._entries)
 
-    def get(self, key: Hashable) -> bytes | None:
+    def get(self, key: Hashable) -> Any:
         """Return the answer, or None when there is none or it is too old."""
         entry = self._entries.get(key)
         if entry is None:
@@ -42,9 +45,9 @@ class AnswerCache:
         self._entries.move_to_end(key)
         return answer
 
-    def put(self, key: Hashable, answer: bytes, input_bytes: int) -> None:
+    def put(self, key: Hashable, answer: Any, input_bytes: int) -> None:
         """Keep an answer whose key holds `input_bytes` bytes; one that is larger than the whole cache is not kept."""
-        size = len(answer) + input_bytes + _OVERHEAD
+        size = self._size(answer) + input_bytes + _OVERHEAD
         if size > self._max_bytes or self._ttl <= 0:
             return
         if key in self._entries:

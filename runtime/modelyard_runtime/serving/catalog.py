@@ -7,6 +7,7 @@ import contextlib
 import logging
 import shutil
 import tempfile
+from collections import defaultdict
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,17 +15,17 @@ from typing import TypeAlias
 from urllib.parse import unquote, urlsplit
 
 from modelyard_runtime.artifacts.fetch import fetch
-from modelyard_runtime.errors import StartupFailure
+from modelyard_runtime.errors import StartupFailure, UnknownModel
 from modelyard_runtime.observe.metrics import Metrics
 from modelyard_runtime.serving.loading import load_served
-from modelyard_runtime.serving.registry import Registry, ServedModel
+from modelyard_runtime.serving.registry import ModelState, Registry, ServedModel
 from modelyard_runtime.serving.workers import Workers
 
-__all__ = ["Catalog", "Loaded", "Source"]
+__all__ = ["Catalog", "Loaded", "Signature", "Source", "signature_of"]
 
 _logger = logging.getLogger("modelyard")
 _WATCH_SECONDS = 0.5
-_Signature: TypeAlias = tuple[tuple[str, int, int, int], ...]
+Signature: TypeAlias = tuple[tuple[str, int, int, int], ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +41,7 @@ class Source:
     version: str = ""
     """Empty: the one of artifact.json, which is made from the digest."""
     digest: str = ""
-    """The digest that the artifact must have; empty: any."""
+    """The digest that must be fetched; empty: any."""
 
     @property
     def local(self) -> Path | None:
@@ -57,8 +58,20 @@ class Loaded:
     seconds: float
 
 
+@dataclass(frozen=True)
+class _Kept:
+    """A version that is loaded, where it came from, and the folder that it was fetched into for that."""
+
+    served: ServedModel
+    source: Source
+    folder: Path | None
+
+
 class Catalog:
-    """Loads models into a registry. For the event loop's thread; the work itself is done in a thread."""
+    """Loads models into a registry. For the event loop's thread; the work itself is done in a thread.
+
+    Changes of one model are made one after the other: what is unloaded while it loads is unloaded afterwards.
+    """
 
     def __init__(
         self, registry: Registry, metrics: Metrics, *, allow_pickle: bool = False, warmup_requests: int = 1
@@ -69,7 +82,10 @@ class Catalog:
         self._warmup_requests = warmup_requests
         self._workers = Workers(1, "load")
         self._root: Path | None = None
-        self._folders: list[tuple[ServedModel, Path]] = []
+        self._kept: list[_Kept] = []
+        self._sources: dict[str, Source] = {}
+        """Of each model, where the version came from that answers, or answered when it was unloaded."""
+        self._changing: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._shown: dict[str, ServedModel] = {}
         registry.on_change(self._show)
 
@@ -78,11 +94,28 @@ class Catalog:
 
         A version that is served goes on being served until then, and for good where this fails. Raises StartupFailure.
         """
+        async with self._changing[source.name]:
+            return await self._bring_up(source, activate=activate)
+
+    async def reload(self, name: str) -> Loaded:
+        """Load a model again from its source, one that is unloaded too, and make that version the active one.
+
+        A version that is served goes on being served until then, and for good where this fails. Raises UnknownModel,
+        NotReady before it is loaded for the first time, StartupFailure.
+        """
+        async with self._changing[name]:
+            source = self._sources.get(name)
+            if source is None:
+                if name in self._registry.states:
+                    self._registry.resolve(name)
+                raise UnknownModel(f"no model {name[:100]!r} is known here; give its uri to POST /models")
+            return await self._bring_up(source, activate=True)
+
+    async def _bring_up(self, source: Source, *, activate: bool) -> Loaded:
         loaded, folder = await asyncio.wrap_future(self._workers.submit(lambda: self._load(source)))
         served = loaded.served
         self._metrics.loaded(served.name, served.version, served.format, served.digest, loaded.seconds)
-        if folder is not None:
-            self._folders.append((served, folder))
+        self._kept.append(_Kept(served, source, folder))
         if activate:
             self._registry.activate(served)
         else:
@@ -91,24 +124,45 @@ class Catalog:
         self._clean()
         return loaded
 
-    def remove(self, name: str) -> None:
-        """Unload a model. Raises UnknownModel."""
-        self._registry.remove(name)
-        self._clean()
+    async def unload(self, name: str) -> None:
+        """Take a model off; `reload` brings it up again. Raises UnknownModel, NotReady before it is loaded."""
+        async with self._changing[name]:
+            if self._found(name) is not None:
+                self._registry.unload(name)
+                self._clean()
 
-    async def watch(self, source: Source) -> None:
+    async def remove(self, name: str) -> ServedModel | None:
+        """Forget a model, and return what answered to its name, None for one that was unloaded.
+
+        Raises UnknownModel, NotReady before it is loaded.
+        """
+        async with self._changing[name]:
+            found = self._found(name)
+            self._registry.remove(name)
+            self._sources.pop(name, None)
+            self._clean()
+            return found
+
+    def _found(self, name: str) -> ServedModel | None:
+        unloaded = self._registry.states.get(name) is ModelState.UNLOADED
+        return None if unloaded else self._registry.resolve(name)
+
+    async def watch(self, source: Source, before: Signature) -> None:
         """Load a local model again whenever its files have changed and then stayed the same for a moment; never ends.
 
-        What does not load is logged, and the version before goes on being served.
+        `before` is how they were before they were loaded: what changes meanwhile counts. What does not load is logged,
+        and the version before goes on being served. A model that was unloaded, or that now comes from elsewhere, is
+        left alone.
         """
         path = source.local
         if path is None:
             return
-        before = await asyncio.to_thread(_signature, path)
         async for now in _signatures(path):
             if now == before:
                 continue
             before = now
+            if self._registry.active(source.name) is None or self._sources.get(source.name) != source:
+                continue
             try:
                 loaded = await self.load(source)
             except StartupFailure as exc:
@@ -146,7 +200,6 @@ class Catalog:
                 uri=source.uri,
                 format=source.format,
                 version=source.version,
-                digest=source.digest,
                 allow_pickle=self._allow_pickle,
                 warmup_requests=self._warmup_requests,
             )
@@ -157,29 +210,34 @@ class Catalog:
         return Loaded(served, seconds), folder
 
     def _show(self, name: str) -> None:
-        """Keep modelyard_model_info to what answers."""
+        """Keep modelyard_model_info to what answers, and note where that came from."""
         before = self._shown.pop(name, None)
         if before is not None:
             self._metrics.unloaded(before.name, before.version, before.format, before.digest)
-        active = next((served for served in self._registry.served() if served.name == name), None)
+        active = self._registry.active(name)
         if active is not None:
             self._shown[name] = active
+            for kept in self._kept:
+                if kept.served is active:
+                    self._sources[name] = kept.source
             self._metrics.active(active.name, active.version, active.format, active.digest)
 
     def _clean(self) -> None:
-        """Delete the files of models that are no longer loaded."""
-        kept = []
-        for served, folder in self._folders:
-            if self._registry.holds(served):
-                kept.append((served, folder))
-            else:
-                self._workers.start(lambda folder=folder: shutil.rmtree(folder, ignore_errors=True))  # type: ignore[misc]
-        self._folders = kept
+        """Delete the files of versions that are no longer loaded."""
+        for kept in self._kept:
+            if kept.folder is not None and not self._registry.holds(kept.served):
+                self._workers.start(lambda folder=kept.folder: shutil.rmtree(folder, ignore_errors=True))  # type: ignore[misc]
+        self._kept = [kept for kept in self._kept if self._registry.holds(kept.served)]
 
 
-async def _signatures(path: Path) -> AsyncIterator[_Signature]:
+def signature_of(source: Source) -> Signature:
+    """Return the state of a local model's files; empty for another."""
+    return () if source.local is None else _signature(source.local)
+
+
+async def _signatures(path: Path) -> AsyncIterator[Signature]:
     """Give the state of a file or folder again and again, once it has been the same twice in a row."""
-    last: _Signature | None = None
+    last: Signature | None = None
     while True:
         await asyncio.sleep(_WATCH_SECONDS)
         now = await asyncio.to_thread(_signature, path)
@@ -188,7 +246,7 @@ async def _signatures(path: Path) -> AsyncIterator[_Signature]:
         last = now
 
 
-def _signature(path: Path) -> _Signature:
+def _signature(path: Path) -> Signature:
     """Return every file's path, size, time of change and number; empty where there is nothing."""
     found: list[tuple[str, int, int, int]] = []
     for file in [path] if path.is_file() else sorted(path.rglob("*")):

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable, Mapping, Sequence
 
-import numpy as np
-
 from modelyard_runtime.errors import ModelFailed, WrongInput
-from modelyard_runtime.formats.base import Array, InputRefused, Model, Rows
+from modelyard_runtime.formats.base import Array, InputRefused, Model, Rows, all_finite
 from modelyard_runtime.serving.batching import Batcher, OnStart, Tensors
 from modelyard_runtime.serving.cpus import available_cpus
 
@@ -29,17 +26,20 @@ class Compute:
         *,
         max_queue: int,
         threads: int | None = None,
+        workers: int = 1,
         max_rows: int = 64,
         max_delay: float = 0.0,
         on_batch: Callable[[int], None] = lambda rows: None,
     ) -> None:
         """`max_queue` requests may wait for one of `threads` threads (the processors that we may use, at most 4).
 
+        Of `workers` processes each has its part of the processors.
+
         `max_rows` rows are gathered into a batch, for `max_delay` seconds even where a thread is idle; `on_batch` is
         told the rows of each that is computed in a thread.
         """
         self._batcher = Batcher(
-            threads=threads or min(_MAX_THREADS, available_cpus()),
+            threads=threads or min(_MAX_THREADS, available_cpus(workers)),
             max_queue=max_queue,
             max_rows=max_rows,
             max_delay=max_delay,
@@ -85,7 +85,8 @@ class Compute:
         """
         if model.inline and sum(tensor.size for tensor in tensors.values()) <= _INLINE_VALUES:
             if on_start is not None:
-                on_start(_batch_rows(model, tensors) or 1, True)
+                first = next(iter(tensors.values()))
+                on_start(len(first) if first.ndim else 1, True)
             return infer_checked(model, tensors, wanted)
         names = tuple(tensors)
         outputs = tuple(wanted) or tuple(spec.name for spec in model.outputs)
@@ -158,9 +159,5 @@ def _batch_rows(model: Model, tensors: Mapping[str, Array]) -> int | None:
 
 
 def _check_finite(predictions: Array) -> None:
-    if predictions.dtype.kind != "f":
-        return
-    # For one number, Python's own check takes a tenth of the time.
-    finite = math.isfinite(predictions.item()) if predictions.size == 1 else np.isfinite(predictions).all()
-    if not finite:
+    if predictions.dtype.kind == "f" and not all_finite(predictions):
         raise WrongInput("the prediction is not a finite number; the features are out of the model's range")

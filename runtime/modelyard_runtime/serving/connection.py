@@ -1,28 +1,31 @@
-"""One HTTP/1.1 connection: uvicorn's protocol with limits on the head of a request and on the connection's age.
+"""One HTTP/1.1 connection: uvicorn's protocol, with limits, ids, and a short way for predictions.
 
-Errors that end a connection are JSON here too. Every answer carries the request's id, and its traceparent where the
-client sent one.
+A prediction whose request is small is answered where its last byte is read: without a task, without the messages of
+ASGI, in one write. What can't be answered at once (a model that computes in a thread) goes on as any other request of
+uvicorn's, and so does everything else. Errors that end a connection are JSON here too. Every answer carries the
+request's id, and its traceparent where the client sent one.
 """
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import os
 import random
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Generator, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import httptools
 import orjson
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from modelyard_runtime.contract import HEADER_REQUEST_ID
 from modelyard_runtime.observe.log import CURRENT_REQUEST, RequestContext
-from modelyard_runtime.serving.exchange import Exchange
+from modelyard_runtime.serving.reply import Header, Reply
 
-__all__ = ["Connection", "ConnectionLimits"]
+__all__ = ["Connection", "ConnectionLimits", "DirectRoute"]
 
 _REQUEST_ID = HEADER_REQUEST_ID.encode()
 _TRACEPARENT = b"traceparent"
@@ -31,6 +34,17 @@ _TRACE = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _INVALID = "the request is not valid HTTP/1.1; check the client"
 _LINGER_SECONDS = 1.0
 _REASONS = {400: b"Bad Request", 408: b"Request Timeout", 431: b"Request Header Fields Too Large"}
+_DIRECT_BYTES = 262_144
+"""The largest body that is gathered here; a larger one, and one of unknown length, is the application's to read."""
+_DIRECT_SECONDS = 0.05
+"""How long a body is waited for here; then the application waits, and minds the request's deadline."""
+
+
+class DirectRoute(Protocol):
+    """A route that makes a whole answer of a whole request."""
+
+    def begin(self, headers: list[Header], body: bytes) -> Coroutine[Any, Any, Reply]:
+        """Return what makes the answer and never raises; its first step is taken outside a task."""
 
 
 def _request_ids() -> Iterator[bytes]:
@@ -58,38 +72,64 @@ class ConnectionLimits:
 class Connection(HttpToolsProtocol):
     """HTTP/1.1, within limits, and with every error in the form of the contract."""
 
-    def __init__(self, *args: Any, limits: ConnectionLimits, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        limits: ConnectionLimits,
+        direct: Callable[[str], DirectRoute | None] = lambda path: None,
+        **kwargs: Any,
+    ) -> None:
+        """`direct` gives the route of a path, where POST requests to it may take the short way."""
         super().__init__(*args, **kwargs)
         self._limits = limits
+        self._direct = direct
         self._begun: float | None = None
         """When the head that is incomplete now began."""
         self._received = 0
         """Bytes of that head, or of the read that it ended in."""
         self._refusal = (400, _INVALID)
         self._refused = False
-        self._opened = self.loop.time()
+        self._echoed: list[Header] = []
+        """Headers of the answer that follow from the request's."""
+        self._route: DirectRoute | None = None
+        """The route of the request that is being read, where it takes the short way."""
+        self._body: list[bytes] = []
+        self._patience: asyncio.TimerHandle | None = None
+        opened = self.loop.time()
+        self._idle_since = opened
         # A tenth either way, so that connections made in one burst do not all come back in one.
         spread = random.uniform(0.9, 1.1)  # noqa: S311 -- no secret
-        self._closes = self._opened + limits.max_age * spread if limits.max_age else float("inf")
+        self._closes = opened + limits.max_age * spread if limits.max_age else float("inf")
 
     def data_received(self, data: bytes) -> None:
         """Take bytes from the client."""
         if self._refused:
             return
         self._received += len(data)
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserError:
+            self._take_body()
+            self._refuse(*self._refusal)
+        except httptools.HttpParserUpgrade:
+            pass  # to a protocol that is not spoken here: answered as any other request
         if self._begun is None:
             self._received = 0
+            if self._route is not None and self._patience is None:
+                self._patience = self.loop.call_later(_DIRECT_SECONDS, self._hand_over)
         elif self._received > self._limits.head_bytes:
             self._refuse(431, self._too_large())
 
     def on_message_begin(self) -> None:
         """Note when the head of a request begins."""
-        super().on_message_begin()
+        self.url = b""
+        self.headers = []
+        self.expect_100_continue = False
         self._begun = self.loop.time()
 
     def on_headers_complete(self) -> None:
-        """Refuse a head that is too large; give the request its id."""
+        """Refuse a head that is too large; give the request its id, and choose its way."""
         self._begun = None
         headers = self.headers
         if self._received > self._limits.head_bytes:
@@ -97,41 +137,138 @@ class Connection(HttpToolsProtocol):
             if size > self._limits.head_bytes:
                 self._refusal = (431, self._too_large())
                 raise httptools.HttpParserError(self._refusal[1])
-        echoed: list[tuple[bytes, bytes]] = []
         own = traceparent = b""
+        length = -1
         for name, value in headers:
-            if name == _REQUEST_ID and not own and _WORD.fullmatch(value):
+            if name == b"content-length":
+                length = int(value) if len(value) < 10 else _DIRECT_BYTES + 1
+            elif name == _REQUEST_ID and not own and _WORD.fullmatch(value):
                 own = value
             elif name == _TRACEPARENT and not traceparent and _TRACE.fullmatch(value):
                 traceparent = value
-                echoed.append((name, value))
         own = own or next(self._limits.ids)
-        echoed.append((_REQUEST_ID, own))
-        # The task of the request, which begins in the next line, takes this along.
+        self._echoed = [*self.server_state.default_headers, (_REQUEST_ID, own)]
+        if traceparent:
+            self._echoed.append((_TRACEPARENT, traceparent))
+        # What answers the request, here or in a task that begins here, takes this along.
         CURRENT_REQUEST.set(RequestContext(own, traceparent))
-        super().on_headers_complete()
-        cycle = self.cycle
-        cycle.__class__ = Exchange  # uvicorn names no other place where its own could be replaced; it adds no state
-        cycle.default_headers = echoed
-        if self.loop.time() >= self._closes:
-            cycle.keep_alive = False
+        if (
+            0 <= length <= _DIRECT_BYTES
+            and self.parser.get_method() == b"POST"
+            and (self.cycle is None or self.cycle.response_complete)
+            and not (self.expect_100_continue or self.flow.write_paused)
+        ):
+            self._route = self._direct(self.url.decode("latin-1"))
+        if self._route is None:
+            self._start(self.app)
+
+    def on_body(self, body: bytes) -> None:
+        """Take a part of the body."""
+        if self._route is not None:
+            self._body.append(body)
+        else:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """Answer at once, where that is possible."""
+        if self._route is None:
+            super().on_message_complete()
+            return
+        coroutine = self._route.begin(self.headers, self._take_body())
+        try:
+            waiting = coroutine.send(None)
+        except StopIteration as done:
+            self._reply(done.value)
+        else:
+            self._start(self._rest(_Resumed(coroutine, waiting)))
+            super().on_message_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget what was not complete."""
+        self._take_body()
+        super().connection_lost(exc)
+
+    def shutdown(self) -> None:
+        """Close the connection, after the request that is under way."""
+        self._hand_over()
+        super().shutdown()
 
     def check(self, now: float) -> None:
-        """End a connection that takes too long with a head, or to send its first request; called every second."""
+        """End a connection that takes too long with a head, or to send a request; called every second."""
         if self.transport is None or self.transport.is_closing():
             return
-        if self.cycle is not None and not self.cycle.response_complete:
-            return  # an answer is on its way
+        if self._route is not None or (self.cycle is not None and not self.cycle.response_complete):
+            return  # a body or an answer is on its way
         if self._begun is not None:
             if now - self._begun > self._limits.head_seconds:
                 seconds = f"{self._limits.head_seconds:g}"
                 self._refuse(408, f"the headers did not arrive within {seconds} s; send them faster")
-        elif self.cycle is None and now - self._opened > self._limits.idle_seconds:
+        elif self.timeout_keep_alive_task is None and now - self._idle_since > self._limits.idle_seconds:
             self.transport.close()
 
-    def send_400_response(self, msg: str) -> None:
-        """Answer bytes that are not HTTP, or a head that is refused."""
-        self._refuse(*self._refusal)
+    def _start(self, app: Any) -> None:
+        """Begin to answer with an application of ASGI."""
+        url, headers, expect, mine = self.url, self.headers, self.expect_100_continue, self.app
+        super().on_message_begin()  # makes the scope, which the short way has no need of
+        self.url, self.headers, self.expect_100_continue, self.app = url, headers, expect, app
+        self.scope["headers"] = headers
+        super().on_headers_complete()
+        self.app = mine
+        self.cycle.default_headers = self._echoed
+        if self.loop.time() >= self._closes:
+            self.cycle.keep_alive = False
+
+    def _take_body(self) -> bytes:
+        """Return what was gathered of the body, and gather no more."""
+        body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
+        self._body.clear()
+        self._route = None
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
+        return body
+
+    def _hand_over(self) -> None:
+        """Leave a request whose body takes its time to the application."""
+        if self._route is None:
+            return
+        body = self._take_body()
+        self._start(self.app)
+        if body:
+            super().on_body(body)
+
+    def _reply(self, reply: Reply) -> None:
+        """Write the answer to a request that took the short way."""
+        now = self.loop.time()
+        parser = self.parser
+        keep_alive = (
+            not reply.close and now < self._closes and parser.should_keep_alive() and parser.get_http_version() != "1.0"
+        )
+        self.transport.write(reply.encode(self._echoed, keep_alive=keep_alive))
+        self.server_state.total_requests += 1
+        self._idle_since = now
+        if not keep_alive:
+            self.transport.close()
+
+    def _rest(self, answering: _Resumed) -> Any:
+        """Return an application that writes the answer once it is there."""
+
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            reply = await answering
+            cycle: RequestResponseCycle = receive.__self__  # its own flags, and none of its messages
+            if self.flow.write_paused:
+                await self.flow.drain()
+            if cycle.disconnected:
+                return
+            cycle.keep_alive = cycle.keep_alive and not reply.close
+            cycle.response_started = cycle.response_complete = True
+            self.transport.write(reply.encode(cycle.default_headers, keep_alive=cycle.keep_alive))
+            cycle.message_event.set()
+            if not cycle.keep_alive:
+                self.transport.close()
+            cycle.on_response()
+
+        return app
 
     def _refuse(self, status: int, message: str) -> None:
         if self._refused or self.transport.is_closing():
@@ -147,3 +284,30 @@ class Connection(HttpToolsProtocol):
 
     def _too_large(self) -> str:
         return f"the request line and headers are over {self._limits.head_bytes} bytes; send fewer or shorter ones"
+
+
+class _Resumed:
+    """A coroutine whose first step was taken outside a task; awaiting it takes the others."""
+
+    def __init__(self, coroutine: Coroutine[Any, Any, Reply], waiting: Any) -> None:
+        self._coroutine = coroutine
+        self._waiting = waiting
+
+    def __await__(self) -> Generator[Any, Any, Reply]:
+        waiting = self._waiting
+        while True:
+            try:
+                sent = yield waiting
+            except GeneratorExit:
+                self._coroutine.close()
+                raise
+            except BaseException as exc:  # a cancellation, for instance
+                step: Callable[[Any], Any] = self._coroutine.throw
+                argument: Any = exc
+            else:
+                step, argument = self._coroutine.send, sent
+            try:
+                waiting = step(argument)
+            except StopIteration as done:
+                reply: Reply = done.value
+                return reply

@@ -26,11 +26,14 @@ _CGROUPS = Path("/sys/fs/cgroup")
 _OWN = Path("/proc/self/cgroup")
 
 
-def available_cpus() -> int:
-    """Return the processors that this process may use: its affinity, and no more than its control group's quota."""
+def available_cpus(workers: int = 1) -> int:
+    """Return the processors that this process may use: its affinity, and no more than its control group's quota.
+
+    Where `workers` processes share them, each has its part, and one at least.
+    """
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = quota_cpus()
-    return count if quota is None else max(1, min(count, math.ceil(quota)))
+    return max(1, (count if quota is None else min(count, math.ceil(quota))) // workers)
 
 
 def quota_cpus(root: Path = _CGROUPS, own: Path = _OWN) -> float | None:

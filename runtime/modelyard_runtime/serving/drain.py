@@ -17,12 +17,16 @@ import struct
 import time
 from collections.abc import Callable
 from enum import IntEnum
+from typing import Protocol
 
-__all__ = ["Drain", "Phase", "refuse_new_connections"]
+__all__ = ["Checks", "Drain", "Phase", "refuse_new_connections"]
 
 
 _ROUTER_SECONDS = 3.0
 """Routers check every second; after three without a check they have dropped us."""
+_PATIENCE_SECONDS = 5.0
+"""With the timeout, how long a router that goes on sending is waited for; the pod's grace period has 5 s more."""
+_LOOK_SECONDS = 0.1
 
 
 class Phase(IntEnum):
@@ -34,13 +38,25 @@ class Phase(IntEnum):
     FORCED = 3
 
 
+class Checks(Protocol):
+    """Where it is noted when a router last asked for our health: several processes may share it."""
+
+    checked: float
+
+
+class _OwnChecks:
+    checked = -math.inf
+
+
 class Drain:
     """The phase of this process, and waits that end early when the next phase comes. For the event loop's thread."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic, checks: Checks | None = None) -> None:
+        """`checks` are shared with other workers: a router that asks one of them has all of them on its list."""
         self.phase = Phase.SERVING
         self._clock = clock
-        self._checked = -math.inf
+        self._checks = checks or _OwnChecks()
+        self._left = False
         self._changed = asyncio.Event()
 
     @property
@@ -50,12 +66,12 @@ class Drain:
 
     def on_router_check(self) -> None:
         """Take note that a router asked for our health: it has us on its list."""
-        self._checked = self._clock()
+        self._checks.checked = self._clock()
 
     @property
     def routed(self) -> bool:
         """Whether a router has us on its list still."""
-        return self._clock() - self._checked < _ROUTER_SECONDS
+        return self._clock() - self._checks.checked < _ROUTER_SECONDS
 
     def on_terminate(self) -> None:
         """SIGTERM: drain; when draining already, the next phase."""
@@ -64,6 +80,19 @@ class Drain:
     def on_interrupt(self) -> None:
         """SIGINT: somebody at a terminal waits, so drain without delays; when hurried already, the next phase."""
         self._enter(Phase(min(max(self.phase + 1, Phase.HURRIED), Phase.FORCED)))
+
+    async def until_left(self, delay: float, timeout: float) -> None:
+        """Wait until listeners may close: for SIGTERM, the drain delay, and while a router has us on its list.
+
+        `delay` and `timeout` (of a request) in seconds. All that wait, each listener of the process, leave together.
+        """
+        await self.wait_for(Phase.DRAINING)
+        await self.wait_for(Phase.HURRIED, delay)
+        end = self._clock() + timeout + _PATIENCE_SECONDS
+        while self.routed and not self._left and self._clock() < end:
+            if await self.wait_for(Phase.HURRIED, _LOOK_SECONDS):
+                break
+        self._left = True  # a check that comes now must not hold up the listeners that are yet to look
 
     async def wait_for(self, phase: Phase, timeout: float | None = None) -> bool:
         """Wait until `phase` is reached or `timeout` seconds have passed; return whether it is reached."""

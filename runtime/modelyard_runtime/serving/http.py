@@ -6,24 +6,21 @@ import asyncio
 import contextlib
 import functools
 import socket
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import uvicorn
 
-from modelyard_runtime.serving.connection import Connection, ConnectionLimits
+from modelyard_runtime.serving.connection import Connection, ConnectionLimits, DirectRoute
 from modelyard_runtime.serving.drain import Drain, Phase, refuse_new_connections
 
-__all__ = ["HttpServer", "open_listener"]
+__all__ = ["HttpServer"]
 
 _BACKLOG = 2048
 _ACCEPT_SECONDS = 0.2
 """From the last SYN taken until the listener closes: handshakes under way come to their end, and are accepted."""
 _IDLE_SECONDS = 1.0
 """How long a connection that nobody was told to close may still bring a request, which is answered and closed."""
-_PATIENCE_SECONDS = 5.0
-"""With the timeout, how long a router that goes on sending is waited for; the pod's grace period has 5 s more."""
 _HURRIED_SECONDS = 2.0
 """What requests in flight get when somebody waits at a terminal."""
 
@@ -40,12 +37,13 @@ class HttpServer(uvicorn.Server):
         drain_delay: float,
         timeout: float,
         limits: ConnectionLimits | None = None,
+        direct: Callable[[str], DirectRoute | None] = lambda path: None,
     ) -> None:
-        """`drain_delay` and `timeout` (of requests in flight at the end) in seconds."""
+        """`drain_delay` and `timeout` (of requests in flight at the end) in seconds; `direct` as Connection has it."""
         limits = limits or ConnectionLimits()
         config = uvicorn.Config(
             app,
-            http=functools.partial(Connection, limits=limits),  # type: ignore[arg-type]  # called as the class would be
+            http=functools.partial(Connection, limits=limits, direct=direct),  # type: ignore[arg-type]  # called as the class would be
             ws="none",
             lifespan="off",
             interface="asgi3",
@@ -75,11 +73,7 @@ class HttpServer(uvicorn.Server):
         """Keep the Date header fresh until the drain delay is over, and no router has us on its list."""
         ticking = asyncio.create_task(self._tick())
         try:
-            await self._drain.wait_for(Phase.DRAINING)
-            await self._drain.wait_for(Phase.HURRIED, self._drain_delay)
-            end = time.monotonic() + self._timeout + _PATIENCE_SECONDS
-            while self._drain.routed and time.monotonic() < end and not await self._drain.wait_for(Phase.HURRIED, 0.1):
-                pass
+            await self._drain.until_left(self._drain_delay, self._timeout)
         finally:
             ticking.cancel()
 
@@ -119,17 +113,3 @@ class HttpServer(uvicorn.Server):
             if await self._drain.wait_for(phase, 0.02):
                 break
         return not (self.server_state.connections or self.server_state.tasks)
-
-
-def open_listener(host: str, port: int) -> socket.socket:
-    """Return a bound socket that does not listen yet. Raises OSError."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
-    except OSError:
-        listener.close()
-        raise
-    listener.setblocking(False)
-    return listener

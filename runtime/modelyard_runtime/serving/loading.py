@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from modelyard_runtime.artifacts.detect import detect
-from modelyard_runtime.artifacts.digest import check_digest
 from modelyard_runtime.artifacts.layout import ARTIFACT_DIR, read_report
 from modelyard_runtime.errors import LoadFailed, OutOfMemory, RequestError, StartupFailure, WarmupFailed, WrongInput
 from modelyard_runtime.formats.base import Model
@@ -28,21 +27,18 @@ def load_served(
     uri: str = "",
     format: str = "",
     version: str = "",
-    digest: str = "",
     allow_pickle: bool = False,
     warmup_requests: int = 1,
     clock: Callable[[], float] = time.perf_counter,
 ) -> tuple[ServedModel, float]:
     """Load and warm up what was fetched into `directory`; return it with the seconds that this took.
 
-    `format` and `version` are those of artifact.json where they are empty; `digest` refuses another content. Raises
-    StartupFailure.
+    `format` and `version` are those of artifact.json where they are empty. Raises StartupFailure.
     """
     start = clock()
     root = directory / ARTIFACT_DIR
     try:
         report = read_report(directory)
-        check_digest(report.digest, digest, report.uri)
         _check_there(root)
         model = load_model(detect(root, format or report.format, allow_pickle=allow_pickle))
         warm_up(model, warmup_requests)

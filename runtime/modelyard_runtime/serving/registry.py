@@ -22,6 +22,8 @@ class ModelState(StrEnum):
     LOADING = "loading"
     READY = "ready"
     FAILED = "failed"
+    UNLOADED = "unloaded"
+    """Taken off by a request; another brings it up again."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,7 @@ class Registry:
         self._states: dict[str, ModelState] = {}
         self._versions: dict[str, dict[str, ServedModel]] = {}
         self._listeners: list[Callable[[str], None]] = []
+        self._others: Callable[[], bool] | None = None
 
     @property
     def states(self) -> Mapping[str, ModelState]:
@@ -56,8 +59,21 @@ class Registry:
 
     @property
     def ready(self) -> bool:
-        """Whether there are models and all of them answer."""
-        return bool(self._states) and len(self._served) == len(self._states)
+        """Whether there are models that answer, and all do but those that were unloaded."""
+        expected = sum(state is not ModelState.UNLOADED for state in self._states.values())
+        if not self._served or len(self._served) != expected:
+            return False
+        return self._others is None or self._others()
+
+    def hold(self, others: Callable[[], bool]) -> None:
+        """Count as not ready, whatever the models are, until `others`, the other workers, are, or until `release`."""
+        self._others = others
+
+    def release(self) -> None:
+        """Take `hold` back."""
+        self._others = None
+        for name in self._served:
+            self._tell(name)
 
     def on_change(self, listener: Callable[[str], None]) -> None:
         """Call `listener` with the name of each model whose active version changes, right after it has."""
@@ -104,6 +120,13 @@ class Registry:
         self._versions.pop(name, None)
         self._tell(name)
 
+    def unload(self, name: str) -> None:
+        """Serve this model no more, and remember its name; requests that have begun are finished."""
+        self._states[name] = ModelState.UNLOADED
+        self._served.pop(name, None)
+        self._versions.pop(name, None)
+        self._tell(name)
+
     def fail(self, name: str) -> None:
         """Note that loading failed; a version that was served before goes on being served."""
         if name not in self._served:
@@ -113,6 +136,10 @@ class Registry:
         """Take back that a model of this name is expected, where it was never served."""
         if name not in self._served:
             self._states.pop(name, None)
+
+    def active(self, name: str) -> ServedModel | None:
+        """Return the model that answers to this name, None where none does."""
+        return self._served.get(name)
 
     def is_active(self, served: ServedModel) -> bool:
         """Whether requests are answered by this very model now."""
@@ -146,6 +173,8 @@ class Registry:
         served = self._served.get(name) if name is not None else None
         if served is not None:
             return served
+        if self._states.get(name or "") is ModelState.UNLOADED:
+            raise NotReady(f"the model {name} is unloaded; POST /v2/repository/models/{name}/load brings it up again")
         if name in self._states:
             raise NotReady(f"the model {name} is {self._states[name]}; try again in a moment")
         raise UnknownModel(f"no model {_shorten(name)} is served here; this server has {_listing(self._states)}")

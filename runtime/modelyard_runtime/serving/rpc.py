@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 from importlib.util import find_spec
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from modelyard_runtime.protocols.hot import Parts
-from modelyard_runtime.serving.drain import Drain
-from modelyard_runtime.settings import Settings
+if TYPE_CHECKING:
+    from modelyard_runtime.protocols.hot import Parts
+    from modelyard_runtime.serving.drain import Drain
+    from modelyard_runtime.settings import Settings
 
-__all__ = ["RpcServer", "start_rpc"]
+__all__ = ["RpcServer", "grpc_installed", "start_rpc"]
 
 _logger = logging.getLogger("modelyard")
 _PACKAGES = ("grpc", "grpc_health", "grpc_reflection", "google.protobuf")
@@ -30,7 +31,7 @@ class _Nothing:
 
 async def start_rpc(parts: Parts, drain: Drain, settings: Settings) -> RpcServer:
     """Start to serve gRPC on `settings.grpc_port`; where its packages are missing, say so. Raises LoadFailed."""
-    if not all(_installed(package) for package in _PACKAGES):
+    if not grpc_installed():
         _logger.info("no gRPC: install modelyard[runtime] for it")
         return _Nothing()
     # Costs 15 MB and up to a third of a second, so only a process that serves gRPC pays for it.
@@ -43,11 +44,17 @@ async def start_rpc(parts: Parts, drain: Drain, settings: Settings) -> RpcServer
         port=settings.grpc_port,
         drain_delay=settings.drain_delay,
         max_connection_age=settings.max_connection_age,
+        shared=settings.workers > 1,
     )
     await server.start()
     if not settings.grpc_port:
         _logger.info("gRPC on port %d", server.port)
     return server
+
+
+def grpc_installed() -> bool:
+    """Return whether there is what gRPC needs."""
+    return all(_installed(package) for package in _PACKAGES)
 
 
 def _installed(package: str) -> bool:

@@ -126,6 +126,35 @@ def test_a_folder_of_folders_is_several_models(tmp_path: Path) -> None:
     assert [answer["prediction"] for answer in answers] == [2.0, 4.0]
 
 
+def test_workers_serve_as_one(tmp_path: Path) -> None:
+    """With one command to paste, and one line in the log, whatever their number."""
+    write(tmp_path / "churn", 1.5)
+
+    with serving(str(tmp_path / "churn"), "--workers", "3") as server:
+        server.line("churn is ready; try")
+        answers = [server.ask("/predict", {"features": [1, 1]})["prediction"] for _ in range(20)]
+        metrics = server.ask("/metrics", method="GET", accept="application/json")
+    lines = list(server.lines.queue)
+
+    assert answers == [3.0] * 20
+    assert metrics["request_count"] == 20
+    assert [line for line in lines if "ready" in line or "serving" in line] == []
+
+
+def test_watched_files_are_swapped_in_every_worker(tmp_path: Path) -> None:
+    """Each looks for itself; a connection meets any of them."""
+    folder = write(tmp_path / "m", 1)
+
+    with serving(str(folder), "--watch", "--workers", "2") as server:
+        server.line("m is ready")
+        write(folder, 2)
+        for _ in range(2):
+            server.line("swapped m to version")
+        answers = {server.ask("/predict", {"features": [1, 1]})["prediction"] for _ in range(20)}
+
+    assert answers == {4.0}
+
+
 def test_changes_need_the_token(tmp_path: Path) -> None:
     """And then work."""
     (tmp_path / "token").write_text("word")
@@ -198,9 +227,22 @@ def test_a_wrong_command_line_says_what_is_wrong(arguments: list[str], message: 
     assert message in done.stderr
 
 
-def test_a_model_that_is_not_there_ends_with_a_reason(tmp_path: Path) -> None:
+def test_models_that_are_changed_over_http_need_one_process(tmp_path: Path) -> None:
+    """Those of several workers would differ."""
+    arguments = [str(write(tmp_path / "m", 1)), "--workers", "2", "--admin-token-file", str(tmp_path / "token")]
+    command = [sys.executable, "-m", "modelyard_cli.main", "serve", *arguments]
+
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=100)
+
+    assert done.returncode == 1
+    assert "leave out --admin-token-file (MODELYARD_ADMIN_TOKEN_FILE) or --workers" in done.stderr
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_model_that_is_not_there_ends_with_a_reason(workers: str, tmp_path: Path) -> None:
     """And 1."""
-    command = [sys.executable, "-m", "modelyard_cli.main", "serve", str(tmp_path / "none"), "--port", "0"]
+    arguments = [str(tmp_path / "none"), "--port", "0", "--workers", workers]
+    command = [sys.executable, "-m", "modelyard_cli.main", "serve", *arguments]
 
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=100)
 

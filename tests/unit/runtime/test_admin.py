@@ -92,10 +92,12 @@ def test_what_does_not_load_leaves_all_as_it_was(tmp_path: Path, api: Api) -> No
     bad = write_model(tmp_path / "bad", {"type": "linear", "weights": ["x"]})
 
     answers = [load(api, name=name, uri=uri) for name, uri in (("m", bad), ("new", bad), ("new", "file:///nothing"))]
+    answers.append(load(api, name="m", uri=model(tmp_path / "good", 10), digest=f"sha256:{'0' * 64}"))
 
-    assert [status for status, _ in answers] == [422, 422, 422]
+    assert [status for status, _ in answers] == [422] * 4
     assert answers[0][1]["error"].startswith("LoadFailed: weights of model.json")
     assert answers[2][1]["error"].startswith("ArtifactNotFound: ")
+    assert answers[3][1]["error"].startswith("DigestMismatch: ")
     assert ask(api, "m") == (3.0, "1")
     assert api.send("GET", "/health").json() == {"status": "ready", "models": {"m": "ready"}}
 

@@ -70,3 +70,12 @@ def test_nothing_is_kept_when_it_is_off(ttl: float, max_bytes: int, clock: Clock
     cache.put("k", b"1", 8)
 
     assert cache.get("k") is None
+
+
+def test_what_an_answer_takes_is_told_by_its_size(clock: Clock) -> None:
+    cache = AnswerCache(ttl=5.0, max_bytes=1500, clock=clock, size=lambda answer: answer * 1000)
+
+    for answer in (1, 2):
+        cache.put(answer, answer, 8)
+
+    assert (cache.get(1), cache.get(2)) == (1, None)

@@ -48,6 +48,13 @@ def test_a_system_without_control_groups(tmp_path: Path) -> None:
     assert available_cpus() >= 1
 
 
+def test_workers_share_the_processors(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)))
+    monkeypatch.setattr("modelyard_runtime.serving.cpus.quota_cpus", lambda: 5.5)
+
+    assert [available_cpus(workers) for workers in (1, 2, 4, 16)] == [6, 3, 1, 1]
+
+
 def test_a_users_own_number_of_threads_stays() -> None:
     environ = {"OMP_NUM_THREADS": "8"}
 

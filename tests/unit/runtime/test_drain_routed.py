@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from pathlib import Path
 
 import httpx
+import numpy as np
+import tritonclient.grpc as triton
 from modelyard_runtime.contract import HEADER_ROUTER
 from modelyard_runtime.serving.drain import Drain
-from unit.runtime.support import SUM, start_server
+from unit.runtime.support import SUM, start_server, until
 
 ROUTER = {HEADER_ROUTER: "1"}
 
@@ -54,3 +57,65 @@ def test_a_server_that_no_router_checks_ends_after_its_delay_however_often_other
                 break
 
         assert server.finish() == 0
+
+
+def test_grpc_is_served_for_as_long_as_http(tmp_path: Path) -> None:
+    with start_server(tmp_path, SUM, MODELYARD_DRAIN_DELAY="0.1") as server:
+        server.wait_for("/health/ready", 200)
+        httpx.get(f"{server.url}/health/ready", headers=ROUTER)
+        server.process.terminate()
+        server.wait_for("/health/ready", 503)
+
+        for _ in range(8):
+            assert httpx.get(f"{server.url}/health/ready", headers=ROUTER).status_code == 503
+            # A connection of its own each time, as a router makes that has closed the one before.
+            with triton.InferenceServerClient(f"{server.host}:{server.grpc_port}") as client:
+                rows = triton.InferInput("features", [1, 2], "FP64")
+                rows.set_data_from_numpy(np.array([[1.0, 2.0]]))
+                assert client.infer("churn", [rows]).as_numpy("prediction").tolist() == [3.0]
+            time.sleep(0.2)
+
+        assert server.finish() == 0
+
+
+def test_listeners_leave_together() -> None:
+    async def scenario() -> list[str]:
+        now = 100.0
+        drain, left = Drain(lambda: now), []
+
+        async def listen(name: str, delay: float) -> None:
+            await drain.until_left(delay, 600)
+            left.append(name)
+
+        listeners = asyncio.gather(listen("http", 0), listen("grpc", 0.3))
+        drain.on_router_check()
+        drain.on_terminate()
+        await asyncio.sleep(0.2)
+        before = list(left)
+        now += 3
+        await until(lambda: left == ["http"])
+        drain.on_router_check()
+        await listeners
+        return before
+
+    assert asyncio.run(scenario()) == []
+
+
+def test_a_router_that_never_leaves_is_waited_for_no_longer_than_a_request_and_a_little() -> None:
+    async def scenario() -> bool:
+        now = 100.0
+        drain = Drain(lambda: now)
+        drain.on_router_check()
+        drain.on_terminate()
+        leaving = asyncio.create_task(drain.until_left(0, 30))
+        await asyncio.sleep(0.05)  # it waits for the router now
+        now = 134.9
+        drain.on_router_check()
+        await asyncio.sleep(0.25)
+        early = leaving.done()
+        now = 135.1
+        drain.on_router_check()
+        await leaving
+        return early
+
+    assert asyncio.run(scenario()) is False

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import orjson
 import pytest
 from hypothesis import given
@@ -26,9 +27,12 @@ def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def outcome(parse: Callable[[bytes], Any], body: bytes) -> Any:
     try:
-        return parse(body)
+        request = parse(body)
     except RequestError as exc:
         return type(exc), str(exc)
+    if isinstance(request.get("instances"), np.ndarray):
+        request["instances"] = request["instances"].tolist()
+    return request
 
 
 @pytest.mark.parametrize(
@@ -84,3 +88,17 @@ def test_a_large_body_is_answered(serve: Callable[..., Api]) -> None:
 def test_large_nonsense_is_a_400() -> None:
     with pytest.raises(BadRequest):
         parse_large(b'{"instances": [' + b"[1,2]," * 100_000)
+
+
+@pytest.mark.parametrize("piece", [1024, 100_000])
+def test_rows_of_numbers_become_an_array(piece: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(large, "_PIECE", piece)
+    odd = [*ROWS[:15_000], [1, 2, 3], *ROWS[15_000:]]
+    texts = [*ROWS[:15_000], [1, "x"], *ROWS[15_000:]]
+
+    found = parse_large(json.dumps({"instances": ROWS, "model_name": "m"}).encode())
+    others = [parse_large(json.dumps({"instances": rows}).encode()) for rows in (odd, texts)]
+
+    assert isinstance(found["instances"], np.ndarray)
+    assert (found["instances"].tolist(), found["model_name"]) == ([[float(a), b] for a, b in ROWS], "m")
+    assert others == [{"instances": odd}, {"instances": texts}]

@@ -31,7 +31,6 @@ def test_every_variable_is_read() -> None:
             "MODELYARD_MODEL_URI": "file:///m",
             "MODELYARD_MODEL_FORMAT": "linear",
             "MODELYARD_MODEL_VERSION": "4",
-            "MODELYARD_MODEL_DIGEST": "sha256:00",
             "MODELYARD_HOST": "127.0.0.9",
             "MODELYARD_PORT": "0",
             "MODELYARD_GRPC_PORT": "9001",
@@ -47,7 +46,7 @@ def test_every_variable_is_read() -> None:
             "MODELYARD_WARMUP_REQUESTS": "3",
             "MODELYARD_LOG_FORMAT": "json",
             "MODELYARD_LOG_LEVEL": "debug",
-            "MODELYARD_ADMIN_TOKEN_FILE": "/run/token",
+            "MODELYARD_WORKERS": "4",
             "MODELYARD_DRAIN_DELAY": "0",
             "MODELYARD_TERMINATION_LOG": "/tmp/log",
         }
@@ -59,7 +58,6 @@ def test_every_variable_is_read() -> None:
         model_uri="file:///m",
         model_format="linear",
         model_version="4",
-        model_digest="sha256:00",
         host="127.0.0.9",
         port=0,
         grpc_port=9001,
@@ -75,10 +73,21 @@ def test_every_variable_is_read() -> None:
         allow_pickle=True,
         log_format="json",
         log_level="debug",
-        admin_token_file=Path("/run/token"),
+        workers=4,
         drain_delay=0.0,
         termination_log=Path("/tmp/log"),
     )
+
+
+def test_an_admin_token_is_for_one_process() -> None:
+    environ = {"MODELYARD_MODEL_NAME": "churn", "MODELYARD_ADMIN_TOKEN_FILE": "/run/token"}
+
+    alone = Settings.from_env(environ)
+    with pytest.raises(SettingsError) as caught:
+        Settings.from_env({**environ, "MODELYARD_WORKERS": "2"})
+
+    assert alone.admin_token_file == Path("/run/token")
+    assert "leave out --admin-token-file (MODELYARD_ADMIN_TOKEN_FILE) or --workers" in caught.value.message
 
 
 def test_an_empty_variable_counts_as_not_given() -> None:
@@ -96,6 +105,9 @@ def test_an_empty_variable_counts_as_not_given() -> None:
         ("MODELYARD_MAX_BODY_BYTES", "0", "of at least 1"),
         ("MODELYARD_CACHE_MAX_BYTES", "-1", "of at least 0"),
         ("MODELYARD_BATCH_MAX_ROWS", "0", "of at least 1"),
+        ("MODELYARD_WORKERS", "0", "from 1 to 64"),
+        ("MODELYARD_WORKERS", "65", "from 1 to 64"),
+        ("MODELYARD_WORKERS", "two", "from 1 to 64"),
         ("MODELYARD_LOG_FORMAT", "xml", "plain, json"),
         ("MODELYARD_TIMEOUT", "30s", "seconds as a number"),
         ("MODELYARD_TIMEOUT", "0", "above 0"),

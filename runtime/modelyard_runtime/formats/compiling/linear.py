@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from scipy.special import expit
 
-from modelyard_runtime.formats.base import Array
+from modelyard_runtime.formats.base import Array, all_finite
 from modelyard_runtime.formats.compiling.program import NotCompilable, Step, UseOriginal, kind_of, to_floats
 
 __all__ = ["compile_linear"]
@@ -52,7 +52,7 @@ def _scores(model: Any, *, flatten: bool) -> Step:
     def run(rows: Array) -> Array:
         with np.errstate(all="ignore"):
             scores: Array = to_floats(rows) @ weights + bias
-        if not np.isfinite(scores).all():
+        if not all_finite(scores):
             raise UseOriginal
         return scores.reshape(-1) if flat else scores
 
@@ -67,8 +67,13 @@ def _labels(model: Any, scores: Step) -> Step:
     if model.coef_.ndim == 2 and len(model.coef_) not in {1, len(classes)}:
         raise NotCompilable("a classifier of several labels a row has no compiled form")
 
+    # Most requests are of one row, whose time is numpy's fixed cost for each operation: two labels are ready made.
+    single: list[Array] = [] if many else [classes[:1].copy(), classes[1:2].copy()]
+
     def run(rows: Array) -> Array:
         values = scores(rows)
+        if single and values.size == 1:
+            return single[int(values.item() > 0)]
         chosen = values.argmax(axis=1) if many else (values > 0).astype(np.intp)
         return np.asarray(classes.take(chosen))
 

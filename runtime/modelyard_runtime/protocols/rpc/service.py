@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import grpc
@@ -16,9 +17,8 @@ from modelyard_runtime.observe.metrics import UNRESOLVED
 from modelyard_runtime.observe.statistics import Stages
 from modelyard_runtime.protocols.hot import Parts
 from modelyard_runtime.protocols.rpc.messages import SERVICE, Messages
-from modelyard_runtime.protocols.rpc.tensors import read_request, write_response
+from modelyard_runtime.protocols.rpc.tensors import parameters_of, read_request, write_response
 from modelyard_runtime.protocols.v2.describe import (
-    forbid_change,
     model_config,
     model_metadata,
     repository_index,
@@ -53,6 +53,19 @@ class InferenceService:
     def __init__(self, parts: Parts, messages: Messages) -> None:
         self._parts = parts
         self._messages = messages
+        self.calls = 0
+        """That are being answered."""
+        self._held: asyncio.Event | None = None
+
+    @contextmanager
+    def hold_answers(self) -> Iterator[None]:
+        """Meanwhile, calls that are done wait with their answers: nothing is written but what was before."""
+        self._held = asyncio.Event()
+        try:
+            yield
+        finally:
+            self._held.set()
+            self._held = None
 
     def handlers(self) -> grpc.GenericRpcHandler:
         """Return a handler of each method. Bytes that are no message are the client's error, not the server's."""
@@ -66,8 +79,8 @@ class InferenceService:
             "ModelConfig": self._model_config,
             "ModelStatistics": self._model_statistics,
             "RepositoryIndex": self._repository_index,
-            "RepositoryModelLoad": self._change,
-            "RepositoryModelUnload": self._change,
+            "RepositoryModelLoad": self._model_load,
+            "RepositoryModelUnload": self._model_unload,
         }
         return grpc.method_handlers_generic_handler(
             SERVICE,
@@ -84,12 +97,16 @@ class InferenceService:
         infer = name == "ModelInfer"
 
         async def answer(data: bytes, context: Any) -> Any:
+            self.calls += 1
             try:
                 try:
                     request = request_class.FromString(data)
                 except DecodeError:
                     raise BadRequest(f"the request is not a {request_class.DESCRIPTOR.full_name}") from None
-                return await method(request, context)
+                response = await method(request, context)
+                if self._held is not None:
+                    await self._held.wait()
+                return response
             except RequestError as exc:
                 if exc.retry_after is not None:
                     context.set_trailing_metadata((("grpc-retry-pushback-ms", str(exc.retry_after * 1000)),))
@@ -97,6 +114,8 @@ class InferenceService:
             except Exception:
                 _logger.exception("%s failed", name)
                 error = (grpc.StatusCode.INTERNAL, "the server failed; its log says why")
+            finally:
+                self.calls -= 1
             return await context.abort(*error)
 
         return self._counted(answer) if infer else answer
@@ -134,7 +153,8 @@ class InferenceService:
         return self._response("ModelReady", ready=True)
 
     async def _server_metadata(self, request: Any, context: Any) -> Any:
-        return self._response("ServerMetadata", **server_metadata(installed_version()))
+        about = server_metadata(installed_version(), changeable=self._parts.repository.changeable)
+        return self._response("ServerMetadata", **about)
 
     async def _model_metadata(self, request: Any, context: Any) -> Any:
         metadata = model_metadata(self._served(request))
@@ -146,9 +166,8 @@ class InferenceService:
         return self._response("ModelConfig", config=model_config(self._served(request)))
 
     async def _model_statistics(self, request: Any, context: Any) -> Any:
-        found = statistics_of(
-            self._parts.registry, self._parts.statistics, request.name or None, request.version or None
-        )
+        statistics = await self._parts.totals.statistics()
+        found = statistics_of(self._parts.registry, statistics, request.name or None, request.version or None)
         return self._response("ModelStatistics", model_stats=found)
 
     async def _repository_index(self, request: Any, context: Any) -> Any:
@@ -156,8 +175,21 @@ class InferenceService:
             "RepositoryIndex", models=repository_index(self._parts.registry, ready_only=request.ready)
         )
 
-    async def _change(self, request: Any, context: Any) -> Any:
-        raise forbid_change(request.model_name)
+    async def _model_load(self, request: Any, context: Any) -> Any:
+        self._check_change(request, context)
+        await self._parts.repository.load(request.model_name, parameters_of(request.parameters))
+        return self._response("RepositoryModelLoad")
+
+    async def _model_unload(self, request: Any, context: Any) -> Any:
+        self._check_change(request, context)
+        await self._parts.repository.unload(request.model_name, parameters_of(request.parameters))
+        return self._response("RepositoryModelUnload")
+
+    def _check_change(self, request: Any, context: Any) -> None:
+        given = {key: value for key, value in context.invocation_metadata() if key == "authorization"}
+        self._parts.repository.check(given.get("authorization", ""))
+        if request.repository_name:
+            raise BadRequest("there is one repository, and it has no name; leave repository_name empty")
 
     async def _model_infer(self, request: Any, context: Any) -> Any:
         start = time.perf_counter()
@@ -171,7 +203,7 @@ class InferenceService:
             arrived = asyncio.get_running_loop().time()
             left = context.time_remaining()
             outputs = await compute_outputs(
-                parts.compute,
+                parts,
                 served,
                 asked,
                 deadline=arrived + (parts.timeout if left is None else min(left, parts.timeout)),
@@ -179,7 +211,7 @@ class InferenceService:
                 stages=stages,
             )
             response = self._response("ModelInfer")
-            write_response(response, served, asked, outputs)
+            write_response(response, served, asked, outputs, cached=stages.cached)
             status = 200
             return response
         except RequestError as exc:

@@ -20,7 +20,7 @@ from modelyard_runtime.protocols.v2.request import (
 )
 from modelyard_runtime.serving.registry import ServedModel
 
-__all__ = ["read_request", "write_response"]
+__all__ = ["parameters_of", "read_request", "write_response"]
 
 _FIELDS = {
     "BOOL": "bool_contents",
@@ -53,7 +53,7 @@ def read_request(message: Any) -> InferRequest:
             raise BadRequest(f"inputs[{index}] has no name")
         if name in inputs:
             raise BadRequest(f"input {shown} is there twice")
-        refuse_unsupported(_parameters(tensor.parameters))
+        refuse_unsupported(parameters_of(tensor.parameters))
         datatype = check_datatype(tensor.datatype, shown)
         shape = check_shape(list(tensor.shape), shown)
         if not raw:
@@ -64,9 +64,9 @@ def read_request(message: Any) -> InferRequest:
             inputs[name] = from_raw(raw[index], datatype, shape, shown)
     outputs = []
     for output in message.outputs:
-        refuse_unsupported(_parameters(output.parameters))
+        refuse_unsupported(parameters_of(output.parameters))
         outputs.append(OutputRequest(output.name))
-    parameters = _parameters(message.parameters)
+    parameters = parameters_of(message.parameters)
     return InferRequest(
         inputs=inputs,
         outputs=outputs,
@@ -77,7 +77,8 @@ def read_request(message: Any) -> InferRequest:
     )
 
 
-def _parameters(parameters: Any) -> Mapping[str, Any]:
+def parameters_of(parameters: Any) -> Mapping[str, Any]:
+    """Return parameters by name, from the map of a message."""
     return {
         name: getattr(value, value.WhichOneof("parameter_choice") or "string_param")
         for name, value in parameters.items()
@@ -121,11 +122,18 @@ def _wide(field: str) -> str:
     }[field]
 
 
-def write_response(response: Any, served: ServedModel, request: InferRequest, outputs: Mapping[str, Array]) -> None:
-    """Fill a ModelInferResponse: raw where the request was, or where a datatype has no other form."""
+def write_response(
+    response: Any, served: ServedModel, request: InferRequest, outputs: Mapping[str, Array], *, cached: bool | None
+) -> None:
+    """Fill a ModelInferResponse: raw where the request was, or where a datatype has no other form.
+
+    `cached` is told to a client that has asked for the cache, and None otherwise.
+    """
     response.model_name = served.name
     response.model_version = served.version
     response.id = request.id or ""
+    if cached is not None:
+        response.parameters["cached"].bool_param = cached
     raw = request.binary or any(datatype_of(values) not in _FIELDS for values in outputs.values())
     for name, values in outputs.items():
         datatype = datatype_of(values)

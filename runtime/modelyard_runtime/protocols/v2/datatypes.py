@@ -17,7 +17,7 @@ import numpy as np
 import orjson
 
 from modelyard_runtime.errors import BadRequest
-from modelyard_runtime.formats.base import Array
+from modelyard_runtime.formats.base import Array, all_finite
 
 __all__ = [
     "DATATYPES",
@@ -78,9 +78,10 @@ def as_datatype(values: Array, datatype: str) -> Array | None:
 def from_json(data: Any, datatype: str, shape: tuple[int, ...], name: str) -> Array:
     """Return a tensor of `shape` from JSON `data`, nested or flat, row-major. Raises BadRequest, naming the tensor.
 
-    Text is of dtype object, holding str. BF16 has no JSON form.
+    Numbers may be an array of floats already, of shape (elements,). Text is of dtype object, holding str. BF16 has no
+    JSON form.
     """
-    flat = _flatten(data, shape, name)
+    flat = data if isinstance(data, np.ndarray) else _flatten(data, shape, name)
     count = math.prod(shape)
     if len(flat) != count:
         raise BadRequest(f"input {name} has {len(flat)} elements, and its shape {list(shape)} has {count}")
@@ -103,7 +104,9 @@ def _flatten(data: Any, shape: tuple[int, ...], name: str) -> list[Any]:
     return flat
 
 
-def _elements(flat: list[Any], datatype: str, name: str) -> Array:
+def _elements(flat: list[Any] | Array, datatype: str, name: str) -> Array:
+    if isinstance(flat, np.ndarray):
+        return _narrowed(flat, datatype, name)
     if datatype == "BYTES":
         if not all(type(item) is str for item in flat):
             raise BadRequest(f"data of input {name} needs to be strings: its datatype is BYTES")
@@ -114,16 +117,23 @@ def _elements(flat: list[Any], datatype: str, name: str) -> Array:
         raise BadRequest(f"input {name} is BF16, which has no form in JSON; send it as binary data, or as FP32")
     if datatype == "BOOL" and not all(item is True or item is False or item in (0, 1) for item in flat):
         raise BadRequest(f"data of input {name} needs to be true and false: its datatype is BOOL")
-    wanted = np.dtype(_NUMPY[datatype])
-    code = "d" if wanted.kind == "f" else "Q" if wanted.kind == "u" else "q"
+    kind = np.dtype(_NUMPY[datatype]).kind
+    code = "d" if kind == "f" else "Q" if kind == "u" else "q"
     try:
         # array takes numbers alone, where numpy would also read "1" and null; 'q' and 'Q' take whole ones alone.
         values = np.frombuffer(array.array(code, flat or [0]))[: len(flat)] if code == "d" else _whole(code, flat)
     except (TypeError, OverflowError):
         raise BadRequest(f"data of input {name} needs to be numbers that {datatype} can hold") from None
-    with np.errstate(over="ignore"):
-        result = values.astype(wanted)
-    exact = np.isfinite(result).all() if wanted.kind == "f" else (result == values).all()
+    return _narrowed(values, datatype, name)
+
+
+def _narrowed(values: Array, datatype: str, name: str) -> Array:
+    wanted = np.dtype(_NUMPY[datatype])
+    result = values
+    if values.dtype != wanted:
+        with np.errstate(over="ignore"):
+            result = values.astype(wanted)
+    exact = all_finite(result) if wanted.kind == "f" else (result == values).all()
     if not exact:
         raise BadRequest(f"data of input {name} has numbers that {datatype} can't hold")
     return result
@@ -190,7 +200,7 @@ def to_json(values: Array) -> orjson.Fragment:
     """Return the JSON form of a tensor: a flat list. Raises BadRequest for numbers that JSON does not have."""
     if datatype_of(values) == "BYTES":
         return orjson.Fragment(orjson.dumps(_texts(values)))
-    if values.dtype.kind == "f" and not np.isfinite(values).all():
+    if values.dtype.kind == "f" and not all_finite(values):
         raise BadRequest("the output is not a finite number; the input is out of range (binary outputs can hold it)")
     flat = np.ascontiguousarray(values).reshape(-1)
     if values.dtype == np.float16:
@@ -214,4 +224,7 @@ def check_shape(shape: Any, name: str) -> tuple[int, ...]:
         or not all(type(size) is int and 0 <= size < 2**48 for size in shape)
     ):
         raise BadRequest(f"shape of input {name} needs to be a list of at most {_MAX_DIMENSIONS} whole numbers")
+    if 0 in shape and math.prod(size or 1 for size in shape) >= 2**48:
+        # numpy makes no such array, though it would have no elements.
+        raise BadRequest(f"input {name} is empty; send at least one row")
     return tuple(shape)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from modelyard_runtime.errors import Forbidden
 from modelyard_runtime.formats.base import TensorSpec
 from modelyard_runtime.observe.statistics import Statistics
 from modelyard_runtime.protocols.v2.bind import output_specs
@@ -15,7 +14,6 @@ from modelyard_runtime.serving.registry import ModelState, Registry, ServedModel
 __all__ = [
     "EXTENSIONS",
     "SERVER_NAME",
-    "forbid_change",
     "model_config",
     "model_metadata",
     "repository_index",
@@ -24,7 +22,12 @@ __all__ = [
 ]
 
 SERVER_NAME = "modelyard"
-EXTENSIONS = ("binary_tensor_data", "model_configuration", "model_repository", "statistics")
+EXTENSIONS = ("binary_tensor_data", "model_configuration", "statistics")
+_REPOSITORY = ("model_repository", "model_repository(unload_dependents)")
+_REASONS = {
+    ModelState.FAILED: "it could not be loaded; the server's log says why",
+    ModelState.UNLOADED: "unloaded",
+}
 _DURATIONS = (
     "success",
     "fail",
@@ -37,9 +40,10 @@ _DURATIONS = (
 )
 
 
-def server_metadata(version: str) -> dict[str, Any]:
-    """Return name, version and extensions."""
-    return {"name": SERVER_NAME, "version": version, "extensions": list(EXTENSIONS)}
+def server_metadata(version: str, *, changeable: bool) -> dict[str, Any]:
+    """Return name, version and extensions, that of the repository where models may be loaded and unloaded."""
+    extensions = (*EXTENSIONS, *_REPOSITORY) if changeable else EXTENSIONS
+    return {"name": SERVER_NAME, "version": version, "extensions": sorted(extensions)}
 
 
 def model_metadata(served: ServedModel) -> dict[str, Any]:
@@ -86,9 +90,8 @@ def repository_index(registry: Registry, *, ready_only: bool) -> list[dict[str, 
         if name in versions:
             index.append({"name": name, "version": versions[name], "state": "READY", "reason": ""})
         elif not ready_only:
-            failed = state is ModelState.FAILED
-            reason = "it could not be loaded; the server's log says why" if failed else ""
-            index.append({"name": name, "state": "UNAVAILABLE" if failed else "LOADING", "reason": reason})
+            reason = _REASONS.get(state, "")
+            index.append({"name": name, "state": "UNAVAILABLE" if reason else "LOADING", "reason": reason})
     return index
 
 
@@ -114,14 +117,6 @@ def statistics_of(
             }
         )
     return found
-
-
-def forbid_change(name: str) -> Forbidden:
-    """Return the answer to those who would load or unload a model."""
-    return Forbidden(
-        f"the model {name[:100]!r} is not loaded or unloaded by requests: in a cluster, edit the ModelDeployment's "
-        "spec.model; on one machine, start modelyard serve with --admin-token-file and use POST and DELETE /models"
-    )
 
 
 def _tensor(spec: TensorSpec) -> dict[str, Any]:

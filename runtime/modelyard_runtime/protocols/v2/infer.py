@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,17 +11,15 @@ import orjson
 
 from modelyard_runtime.errors import BadRequest, UnknownModel
 from modelyard_runtime.formats.base import Array
-from modelyard_runtime.observe.statistics import Stages
+from modelyard_runtime.observe.statistics import Look, Stages
 from modelyard_runtime.protocols.hot import Answer, Call, HotRoute, Parts
 from modelyard_runtime.protocols.large import LARGE_BYTES
 from modelyard_runtime.protocols.v2.bind import bind_inputs, bind_outputs, present
 from modelyard_runtime.protocols.v2.datatypes import datatype_of, to_json, to_raw
-from modelyard_runtime.protocols.v2.request import InferRequest, parse_infer
-from modelyard_runtime.serving.compute import Compute
-from modelyard_runtime.serving.limits import Receive, Scope, Send
+from modelyard_runtime.protocols.v2.request import InferRequest, flag_of, parse_infer
 from modelyard_runtime.serving.registry import Registry, ServedModel
 
-__all__ = ["InferApp", "compute_outputs", "find_infer", "resolve_version"]
+__all__ = ["compute_outputs", "find_infer", "infer_route", "resolve_version"]
 
 _PREFIX = "/v2/models/"
 _SUFFIX = "/infer"
@@ -52,50 +51,66 @@ def resolve_version(registry: Registry, name: str, version: str | None) -> Serve
 
 
 async def compute_outputs(
-    compute: Compute, served: ServedModel, request: InferRequest, *, deadline: float, arrived: float, stages: Stages
-) -> dict[str, Array]:
+    parts: Parts, served: ServedModel, request: InferRequest, *, deadline: float, arrived: float, stages: Stages
+) -> Mapping[str, Array]:
     """Return the outputs that a request asks for, by name, in its order. Raises RequestError.
 
-    `arrived` and `deadline` are times of the event loop's clock; the request's own timeout only shortens it.
+    `arrived` and `deadline` are times of the event loop's clock; the request's own timeout only shortens it. Where the
+    request asks for the cache, outputs may be another's as well, and `stages.cached` says so: they are read only.
     """
     tensors, rows = bind_inputs(served.model, request.inputs)
     wanted = bind_outputs(served.model, request)
     if request.timeout is not None:
         deadline = min(deadline, arrived + request.timeout)
     stages.on_parsed(rows)
-    outputs = await compute.infer(served.model, tensors, wanted, deadline=deadline, on_start=stages.on_start)
+    if request.parameters and flag_of(request.parameters, "use_cache"):
+        return await _cached(parts, served, tensors, wanted, deadline=deadline, stages=stages)
+    outputs = await parts.compute.infer(served.model, tensors, wanted, deadline=deadline, on_start=stages.on_start)
+    return _presented(served, wanted, outputs, stages)
+
+
+async def _cached(
+    parts: Parts,
+    served: ServedModel,
+    tensors: Mapping[str, Array],
+    wanted: tuple[str, ...],
+    *,
+    deadline: float,
+    stages: Stages,
+) -> dict[str, Array]:
+    async def compute() -> dict[str, Array]:
+        outputs = await parts.compute.infer(served.model, tensors, wanted, deadline=deadline, on_start=stages.on_start)
+        # Copies: a row of a batch would keep all of the batch, and the model may use its own memory again.
+        return {name: values.copy() for name, values in _presented(served, wanted, outputs, stages).items()}
+
+    stages.look = Look()
+    return await parts.answers.get(served, wanted, tensors, compute, deadline=deadline, look=stages.look)
+
+
+def _presented(
+    served: ServedModel, wanted: Sequence[str], outputs: Mapping[str, Array], stages: Stages
+) -> dict[str, Array]:
     stages.on_computed()
     names = wanted or tuple(outputs)
     return present(served.model, {name: outputs[name] for name in names})
 
 
-class InferApp(HotRoute):
-    """Answers inference requests of REST."""
+def infer_route(parts: Parts, name: str, version: str | None) -> HotRoute:
+    """Answer inference requests for a model, and a version where the path gives one."""
 
-    def __init__(self, parts: Parts) -> None:
-        super().__init__("v2", parts)
+    async def handle(call: Call) -> Answer:
+        call.served = resolve_version(parts.registry, name, version)
+        length = _header_length(call)
+        if (len(call.body) if length is None else length) > LARGE_BYTES:
+            request = await asyncio.to_thread(parse_infer, call.body, length, call.served.model)
+        else:
+            request = parse_infer(call.body, length, call.served.model, parts.floats)
+        outputs = await compute_outputs(
+            parts, call.served, request, deadline=call.deadline, arrived=call.arrived, stages=call.stages
+        )
+        return _encode(call.served, request, outputs, call.stages.cached)
 
-    async def __call__(self, name: str, version: str | None, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request for a model, and a version where the path gives one."""
-
-        async def handle(call: Call) -> Answer:
-            call.served = resolve_version(self._parts.registry, name, version)
-            length = _header_length(call)
-            if (len(call.body) if length is None else length) > LARGE_BYTES:
-                request = await asyncio.to_thread(parse_infer, call.body, length, call.served.model)
-            else:
-                request = parse_infer(call.body, length, call.served.model)
-            outputs = await compute_outputs(
-                self._parts.compute,
-                call.served,
-                request,
-                deadline=call.deadline,
-                arrived=call.arrived,
-                stages=call.stages,
-            )
-            return _encode(call.served, request, outputs)
-
-        await self.respond(handle, scope, receive, send)
+    return HotRoute("v2", parts, handle)
 
 
 def _header_length(call: Call) -> int | None:
@@ -107,7 +122,7 @@ def _header_length(call: Call) -> int | None:
     return int(values[0])
 
 
-def _encode(served: ServedModel, request: InferRequest, outputs: dict[str, Array]) -> Answer:
+def _encode(served: ServedModel, request: InferRequest, outputs: Mapping[str, Array], cached: bool | None) -> Answer:
     wishes = {output.name: output.binary for output in request.outputs}
     described: list[dict[str, Any]] = []
     raw: list[bytes] = []
@@ -124,6 +139,8 @@ def _encode(served: ServedModel, request: InferRequest, outputs: dict[str, Array
     body: dict[str, Any] = {"model_name": served.name, "model_version": served.version}
     if request.id is not None:
         body["id"] = request.id
+    if cached is not None:
+        body["parameters"] = {"cached": cached}
     body["outputs"] = described
     text = orjson.dumps(body)
     if not raw:

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, cast
 
 import orjson
 from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict
 
 from modelyard_runtime.contract import HEADER_ROUTER
 from modelyard_runtime.errors import BadRequest, RequestError, Unsupported
-from modelyard_runtime.observe.statistics import Statistics
-from modelyard_runtime.protocols.encoding import ENCODINGS, content_encoding, inflate
+from modelyard_runtime.observe.totals import Totals
+from modelyard_runtime.protocols.encoding import content_encoding, inflate
 from modelyard_runtime.protocols.models import ErrorBody
 from modelyard_runtime.protocols.v2.describe import (
-    forbid_change,
     model_config,
     model_metadata,
     repository_index,
@@ -24,6 +24,7 @@ from modelyard_runtime.protocols.v2.describe import (
     statistics_of,
 )
 from modelyard_runtime.protocols.v2.infer import resolve_version
+from modelyard_runtime.protocols.v2.repository import Repository
 from modelyard_runtime.serving.drain import Drain
 from modelyard_runtime.serving.limits import Receive, read_body
 from modelyard_runtime.serving.registry import Registry
@@ -111,10 +112,10 @@ def installed_version() -> str:
         return "0"
 
 
-def v2_routes(registry: Registry, drain: Drain, statistics: Statistics) -> APIRouter:
+def v2_routes(registry: Registry, drain: Drain, totals: Totals, repository: Repository) -> APIRouter:
     """Return the routes. Errors are `{"error": str}`."""
     router = APIRouter(tags=["v2"])
-    about = server_metadata(installed_version())
+    about = server_metadata(installed_version(), changeable=repository.changeable)
     errors: dict[int | str, dict[str, Any]] = {
         404: {"model": ErrorBody, "description": "No such model or version."},
         503: {"model": ErrorBody, "description": "The model is not ready."},
@@ -149,6 +150,7 @@ def v2_routes(registry: Registry, drain: Drain, statistics: Statistics) -> APIRo
     async def model_statistics(request: Request) -> JSONResponse:
         """Count what each model has done, by stage; durations in nanoseconds."""
         name, version = request.path_params.get("name"), request.path_params.get("version")
+        statistics = await totals.statistics()
         return _answer(lambda: {"model_stats": statistics_of(registry, statistics, name, version)})
 
     @router.get("/v2/models/{name}", response_model=ModelMetadata, responses=errors)
@@ -173,16 +175,35 @@ def v2_routes(registry: Registry, drain: Drain, statistics: Statistics) -> APIRo
     async def index(request: Request) -> JSONResponse:
         """List the models; `{"ready": true}` in the body, which may be left out, lists those that answer."""
         try:
-            ready_only = await _ready_only(request)
+            data = await _object(request)
+            ready_only = data.get("ready", False)
+            if type(ready_only) is not bool:
+                raise BadRequest('the body needs to be {"ready": true}, or nothing')
         except RequestError as exc:
             return _error(exc)
         return JSONResponse(repository_index(registry, ready_only=ready_only))
 
-    @router.post("/v2/repository/models/{name}/load", status_code=403, responses={403: {"model": ErrorBody}})
-    @router.post("/v2/repository/models/{name}/unload", status_code=403, responses={403: {"model": ErrorBody}})
-    async def change(name: str) -> JSONResponse:
-        """Refuse: the spec decides what is served."""
-        return _error(forbid_change(name))
+    async def changed(request: Request, change: Callable[[Mapping[str, Any]], Awaitable[None]]) -> Response:
+        try:
+            repository.check(request.headers.get("authorization", ""))
+            data = await _object(request)
+            parameters = data.get("parameters") or {}
+            if not isinstance(parameters, dict) or data.keys() - {"parameters"}:
+                raise BadRequest('the body needs to be {"parameters": {}}, or nothing')
+            await change(parameters)
+        except RequestError as exc:
+            return _error(exc)
+        return Response()
+
+    @router.post("/v2/repository/models/{name}/load", **_change_route(unload=False))
+    async def load_model(request: Request, name: str) -> Response:
+        """Load a model again from its source, one that is unloaded too, without a gap: the admin token is needed."""
+        return await changed(request, lambda parameters: repository.load(name, parameters))
+
+    @router.post("/v2/repository/models/{name}/unload", **_change_route(unload=True))
+    async def unload_model(request: Request, name: str) -> Response:
+        """Take a model off until it is loaded again: the admin token is needed."""
+        return await changed(request, lambda parameters: repository.unload(name, parameters))
 
     async def unsupported(request: Request) -> JSONResponse:
         return _error(Unsupported(f"{request.url.path[:200]} is unsupported by this server; see GET /v2 for what is"))
@@ -211,20 +232,43 @@ def _error(exc: RequestError) -> JSONResponse:
     return JSONResponse({"error": exc.message}, status_code=exc.status, headers=headers)
 
 
-async def _ready_only(request: Request) -> bool:
+async def _object(request: Request) -> dict[str, Any]:
+    """Return the object that a body is, an empty one for none. Raises RequestError."""
     headers = request.scope["headers"]
     encoding = content_encoding(headers)
-    plain = {"headers": [item for item in headers if item[0] != b"content-encoding" or encoding not in ENCODINGS]}
     receive = cast("Receive", request.receive)
-    body = await read_body(plain, receive, limit=_MAX_BODY_BYTES, timeout=_BODY_SECONDS)
-    body = await inflate(body, encoding if encoding in ENCODINGS else b"", _MAX_BODY_BYTES)
+    body = await read_body(headers, receive, limit=_MAX_BODY_BYTES, timeout=_BODY_SECONDS)
+    body = await inflate(body, encoding, _MAX_BODY_BYTES)
     if not body.strip():
-        return False
+        return {}
     try:
         data = orjson.loads(body)
     except orjson.JSONDecodeError as exc:
         raise BadRequest(f"the body is not valid JSON: {exc}") from None
-    ready = data.get("ready", False) if isinstance(data, dict) else None
-    if type(ready) is not bool:
-        raise BadRequest('the body needs to be {"ready": true}, or nothing')
-    return ready
+    if not isinstance(data, dict):
+        raise BadRequest("the body needs to be an object, or nothing")
+    return data
+
+
+def _change_route(*, unload: bool) -> dict[str, Any]:
+    """Return how OpenAPI describes loading or unloading."""
+    dependents = {"unload_dependents": {"type": "boolean", "description": "No model has dependents here."}}
+    parameters: dict[str, Any] = {
+        "type": "object",
+        "properties": dependents if unload else {},
+        "additionalProperties": False,
+    }
+    schema = {"type": "object", "properties": {"parameters": parameters}, "additionalProperties": False}
+    errors = {
+        400: "Not such a request." if unload else "Not such a request, or it does not load: all is as it was before.",
+        403: "Without the admin token; always, in a cluster.",
+        404: "No such model.",
+        503: "The model is being loaded for the first time.",
+    }
+    if not unload:
+        errors[501] = "The parameters config and file:PATH."
+    return {
+        "response_class": Response,
+        "responses": {code: {"model": ErrorBody, "description": text} for code, text in errors.items()},
+        "openapi_extra": {"requestBody": {"required": False, "content": {"application/json": {"schema": schema}}}},
+    }

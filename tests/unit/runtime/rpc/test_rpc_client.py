@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import tritonclient.grpc as triton
 import tritonclient.grpc.aio as triton_aio
+import tritonclient.http as triton_http
 from google.protobuf.descriptor_pool import Default
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
@@ -162,6 +163,55 @@ def test_asynchronous_requests(client: Any) -> None:
     while not done:
         time.sleep(0.01)
     assert labels(done[0][0]) == LABELS
+
+
+def test_the_cache_is_used_only_when_asked(client: Any) -> None:
+    rows, wish = np.array([[5.0, 5, 5, 5]]), {"use_cache": True}
+    before = client.get_inference_statistics("churn").model_stats[0].inference_stats
+
+    answers = [
+        client.infer("churn", [tensor(rows)], request_id=name, parameters=parameters)
+        for name, parameters in (("a", None), ("b", wish), ("c", wish), ("d", {"use_cache": False}))
+    ]
+
+    responses = [answer.get_response() for answer in answers]
+    after = client.get_inference_statistics("churn").model_stats[0].inference_stats
+    assert [labels(answer) for answer in answers] == [["leave"]] * 4
+    assert [response.id for response in responses] == ["a", "b", "c", "d"]
+    assert [dict(response.parameters) for response in responses] == [
+        {},
+        {"cached": pb.InferParameter(bool_param=False)},
+        {"cached": pb.InferParameter(bool_param=True)},
+        {},
+    ]
+    assert (after.cache_hit.count - before.cache_hit.count, after.cache_miss.count - before.cache_miss.count) == (1, 1)
+    assert after.compute_infer.count - before.compute_infer.count == 3
+
+
+def test_rest_and_grpc_share_what_is_cached_and_keep_their_forms(client: Any, server: Server) -> None:
+    rows, wish = np.array([[6.0, 6, 6, 6]]), {"use_cache": True}
+    request = contents(fp64_contents=[6, 6, 6, 6])
+    request.parameters["use_cache"].bool_param = True
+    rest_input = triton_http.InferInput("features", [1, 4], "FP64")
+    rest_input.set_data_from_numpy(rows)
+
+    client.infer("churn", [tensor(rows)], parameters=wish)
+    with triton_http.InferenceServerClient(f"{server.host}:{server.port}") as rest:
+        over_rest = rest.infer("churn", [rest_input], parameters=wish)
+    with grpc.insecure_channel(f"{server.host}:{server.grpc_port}") as channel:
+        typed = infer(channel, request)
+
+    assert over_rest.get_response()["parameters"] == {"cached": True}
+    assert labels(over_rest) == ["leave"]
+    assert typed.parameters["cached"].bool_param
+    assert list(typed.outputs[0].contents.bytes_contents) == [b"leave"]
+    assert not typed.raw_output_contents
+
+
+def test_a_wish_for_the_cache_that_is_no_boolean_is_an_error(client: Any) -> None:
+    for wish in ("true", 1):
+        with pytest.raises(InferenceServerException, match=r"INVALID_ARGUMENT.*use_cache needs to be true or false"):
+            client.infer("churn", [tensor(ROWS)], parameters={"use_cache": wish})
 
 
 def test_the_repository(client: Any) -> None:

@@ -149,6 +149,7 @@ def test_models_of_several_inputs(serve: Callable[..., Api]) -> None:
         ({"shape": [True, 2]}, "shape of input features"),
         ({"shape": "12"}, "shape of input features"),
         ({"shape": [2**47, 2**47]}, "has 2 elements"),
+        ({"shape": [0, 2**30, 2**30], "data": []}, "is empty"),
         ({"data": ["1", "2"]}, "needs to be numbers"),
         ({"data": [None, 2]}, "needs to be numbers"),
         ({"data": [[1], [2]]}, "has the form [2, 1]"),

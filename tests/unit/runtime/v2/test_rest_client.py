@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import ml_dtypes
@@ -275,3 +276,30 @@ def test_the_aio_client(server: Server) -> None:
                     await unsupported()
 
     asyncio.run(calls())
+
+
+def test_the_cache(tmp_path: Path) -> None:
+    outputs = [[triton.InferRequestedOutput("probabilities", binary_data=binary)] for binary in (True, False, True)]
+    with start_server(tmp_path, LOGISTIC) as server:
+        server.wait_for("/health/ready", 200)
+        with triton.InferenceServerClient(f"{server.host}:{server.port}") as client:
+            answers = [
+                client.infer(
+                    "churn",
+                    [tensor(ROWS)],
+                    outputs=wanted,
+                    request_id=str(index),
+                    parameters={"use_cache": True},
+                )
+                for index, wanted in enumerate(outputs)
+            ]
+
+    responses = [answer.get_response() for answer in answers]
+    assert [(response["id"], response["parameters"]) for response in responses] == [
+        ("0", {"cached": False}),
+        ("1", {"cached": True}),
+        ("2", {"cached": True}),
+    ]
+    assert ["data" in response["outputs"][0] for response in responses] == [False, True, False]
+    first, *others = [answer.as_numpy("probabilities").tolist() for answer in answers]
+    assert others == [first, first]

@@ -1,0 +1,1 @@
+"""Several worker processes that serve as one: their supervisor, and what they tell each other."""
