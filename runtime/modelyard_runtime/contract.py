@@ -43,7 +43,7 @@ __all__ = [
     "parse_termination_message",
 ]
 
-FORMATS = ("linear", "logistic", "sklearn", "onnx", "lightgbm", "xgboost", "mlflow", "python")
+FORMATS = ("linear", "logistic", "sklearn", "onnx", "lightgbm", "xgboost", "mlflow", "python", "torch")
 SCHEMES = ("file", "pvc", "https", "s3", "gs", "az", "hf", "oci")
 
 HTTP_PORT = 8080

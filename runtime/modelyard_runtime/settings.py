@@ -28,7 +28,7 @@ class Settings:
     model_version: str = ""
     """The served version; empty: the one in artifact.json."""
     allow_pickle: bool = False
-    """Whether artifacts may run code of their own: pickles, joblib files and the format python."""
+    """Whether artifacts may run code of their own: pickles, joblib files and the formats python and torch."""
     host: str = "0.0.0.0"  # noqa: S104 -- a pod serves on all its addresses; local mode gives one
     """The address to listen on."""
     port: int = HTTP_PORT

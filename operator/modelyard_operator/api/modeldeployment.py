@@ -129,9 +129,9 @@ class Model(Spec):
     name: (
         Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$")] | None
     ) = Field(None, description="The served name, in paths and bodies; the name of the ModelDeployment unless given.")
-    format: Literal["linear", "logistic", "sklearn", "onnx", "lightgbm", "xgboost", "mlflow", "python"] | None = Field(
-        None, description="How the artifact is loaded; found from its files unless given."
-    )
+    format: (
+        Literal["linear", "logistic", "sklearn", "onnx", "lightgbm", "xgboost", "mlflow", "python", "torch"] | None
+    ) = Field(None, description="How the artifact is loaded; found from its files unless given.")
     version: (
         Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$")] | None
     ) = Field(
@@ -142,7 +142,7 @@ class Model(Spec):
         None, description="The digest that the artifact must have; another content is refused."
     )
     allow_pickle: bool = Field(
-        False, description="Whether the artifact may run code of its own: joblib, pickle and python need it."
+        False, description="Whether the artifact may run code of its own: joblib, pickle, python and torch need it."
     )
     credentials: Credentials | None = Field(
         None, description="What the artifact's storage asks for; only the init container gets it."

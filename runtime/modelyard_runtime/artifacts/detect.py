@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from zipfile import BadZipFile, ZipFile
 
 import orjson
 
+from modelyard_runtime.artifacts.torchfiles import torch_kind, why_unsafe
 from modelyard_runtime.contract import FORMATS
 from modelyard_runtime.errors import LoadFailed, UnknownFormat, UnsafeArtifact
 
@@ -30,7 +30,7 @@ _EXPECTED = {
     "xgboost": "*.ubj or *.json, as save_model writes it",
     "mlflow": "MLmodel",
     "python": "model.py",
-    "torch": "*.pt2, or TorchScript",
+    "torch": "*.pt2 as torch.export.save writes it, or *.pt",
 }
 
 
@@ -48,15 +48,16 @@ def detect(root: Path, wanted: str = "", *, allow_pickle: bool = False) -> Detec
 
     linear and logistic are a `model.json` (or the only .json file) that says so in `type`; sklearn is a `*.skops`, or
     with `allow_pickle` a pickle; onnx a `*.onnx`; lightgbm a text file that starts with `tree`; xgboost a `*.ubj` or
-    its JSON; mlflow a folder with `MLmodel`; python, with `allow_pickle`, a `model.py`. A folder that holds nothing
-    but one folder counts as that one, as archives often have it. `wanted` is the format of the spec, empty to find
-    it. Raises UnsafeArtifact for what could run code and may not, UnknownFormat and LoadFailed with what to do.
+    its JSON; mlflow a folder with `MLmodel`; python, with `allow_pickle`, a `model.py`; torch, with `allow_pickle`
+    and where no other format is there, a `*.pt2`, `*.pt`, `*.pth` or `*.ts` that PyTorch wrote. A folder that holds
+    nothing but one folder counts as that one, as archives often have it. `wanted` is the format of the spec, empty to
+    find it. Raises UnsafeArtifact for what could run code and may not, UnknownFormat and LoadFailed with what to do.
     """
     if wanted and wanted not in FORMATS:
         raise UnknownFormat(f"the format {wanted!r} is not supported; it is one of: {', '.join(FORMATS)}")
     folder = single_folder(root)
     files = sorted(path for path in folder.iterdir() if path.is_file())
-    found = _candidates(files)
+    found = _candidates(files, wanted)
     if wanted:
         path = found.get(wanted) or _fail(folder, files, wanted, allow_pickle=allow_pickle)
     else:
@@ -88,8 +89,11 @@ def _the_one(folder: Path, files: Sequence[Path], found: Mapping[str, Path], *, 
     return "", _fail(folder, files, "", allow_pickle=allow_pickle)
 
 
-def _candidates(files: Sequence[Path]) -> dict[str, Path]:
-    """Return the file of each format that there is one of. Raises UnknownFormat for several of one format."""
+def _candidates(files: Sequence[Path], wanted: str) -> dict[str, Path]:
+    """Return the file of each format that there is one of. Raises UnknownFormat for several of one format.
+
+    Pickles and files of PyTorch's, which hold code, count only where nothing else does, or where they are `wanted`.
+    """
     by_format: dict[str, list[Path]] = {}
     jsons: list[Path] = []
     for path in files:
@@ -102,19 +106,27 @@ def _candidates(files: Sequence[Path]) -> dict[str, Path]:
             jsons.append(path)
         elif suffix in _SUFFIXES:
             by_format.setdefault(_SUFFIXES[suffix], []).append(path)
-        elif suffix in _TORCH:
-            by_format.setdefault(_torch_kind(path), []).append(path)
+        elif suffix in _TORCH and torch_kind(path) is not None:
+            by_format.setdefault("torch", []).append(path)
         elif suffix in _TEXTS and _starts_with(path, (b"tree\n", b"tree\r")):
             by_format.setdefault("lightgbm", []).append(path)
         elif suffix in _PICKLES or _is_pickle(path):
             by_format.setdefault("pickle", []).append(path)
-    pickles = by_format.pop("pickle", None)
-    if pickles and not by_format and not jsons:
+    pickles, archives = by_format.pop("pickle", None), by_format.pop("torch", None)
+    other = bool(by_format)
+    if pickles and not other and not jsons:
         by_format["sklearn"] = pickles
     found = {format: _pick(paths) for format, paths in by_format.items()}
     if jsons and (not found or any(path.name == "model.json" for path in jsons)) and "mlflow" not in found:
-        path = _pick(jsons)
-        found.setdefault(_json_type(path), path)
+        try:
+            path = _pick(jsons)
+            found.setdefault(_json_type(path), path)
+            other = True
+        except (UnknownFormat, LoadFailed):
+            if not archives or other:
+                raise  # else it is something beside the module, as its signature
+    if archives and (wanted == "torch" or not other):
+        found["torch"] = _pick(archives)
     return found
 
 
@@ -151,7 +163,7 @@ def _fail(folder: Path, files: Sequence[Path], wanted: str, *, allow_pickle: boo
             if wanted == "sklearn" and allow_pickle:
                 return path
             _refuse_code("sklearn", path)
-    for format, path in _candidates(files).items():
+    for format, path in _candidates(files, "").items():
         if wanted in _JSON_FORMATS and format in _JSON_FORMATS:
             raise UnknownFormat(
                 f'{path.name} has "type": "{format}", and the format {wanted} was asked for; correct one'
@@ -169,6 +181,8 @@ def _refuse_code(format: str, path: Path) -> None:
         raise UnsafeArtifact(
             f"{path.name} is code that would run here; set spec.model.allowPickle: true if you trust it"
         )
+    if format == "torch":
+        raise UnsafeArtifact(why_unsafe(path))
     if format == "sklearn" and path.suffix.lower() != ".skops":
         raise UnsafeArtifact(
             f"{path.name} is a pickle, which can run any code when it is loaded; {_SAVE_WITH_SKOPS}, "
@@ -183,25 +197,3 @@ def _is_pickle(path: Path) -> bool:
 def _starts_with(path: Path, beginnings: tuple[bytes, ...]) -> bool:
     with path.open("rb") as file:
         return file.read(8).startswith(beginnings)
-
-
-def _torch_kind(path: Path) -> str:
-    """Return `torch` for an exported program or TorchScript. Raises UnsafeArtifact for a pickle, LoadFailed."""
-    try:
-        with ZipFile(path) as archive:
-            names = archive.namelist()
-    except BadZipFile:
-        if _is_pickle(path):
-            names = ["data.pkl"]
-        else:
-            raise LoadFailed(f"{path.name} is no archive of PyTorch's; save it again with torch.export.save") from None
-    inner = {name.partition("/")[2] for name in names} | set(names)
-    script = "constants.pkl" in inner and any(name.startswith("code/") for name in inner)
-    if script or "serialized_exported_program.json" in inner or any(name.startswith("models/") for name in inner):
-        return "torch"
-    if "data.pkl" in inner:
-        raise UnsafeArtifact(
-            f"{path.name} is a pickle of torch.save's (a module, or a state dict, which has no code to compute with); "
-            "export the module instead: torch.export.save(torch.export.export(module, example), 'model.pt2')"
-        )
-    raise LoadFailed(f"{path.name} is no archive of PyTorch's; save it again with torch.export.save")
