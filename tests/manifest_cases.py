@@ -117,7 +117,7 @@ CASES = (
     _uri("file", "file:///models/churn", None),
     _mdep("allow-pickle", None, lambda m: m["spec"]["model"].update(allowPickle=True, format="python")),
     _mdep("allow-pickle-as-text", "spec.model.allowPickle", lambda m: m["spec"]["model"].update(allowPickle="true")),
-    _mdep("unknown-format", "spec.model.format", lambda m: m["spec"]["model"].update(format="torch")),
+    _mdep("unknown-format", "spec.model.format", lambda m: m["spec"]["model"].update(format="tensorflow")),
     _uri("https", "https://models.example/churn.tar.gz", None),
     _uri("pvc", "pvc://models/churn/1", None),
     _uri("empty", ""),

@@ -15,7 +15,8 @@ from modelyard_runtime.errors import LoadFailed, UnknownFormat, UnsafeArtifact
 __all__ = ["Detection", "detect", "single_folder"]
 
 _JSON_FORMATS = ("linear", "logistic")
-_SUFFIXES = {".skops": "sklearn", ".onnx": "onnx", ".ubj": "xgboost"}
+_NAMES = {"MLmodel": "mlflow", "model.py": "python"}
+_SUFFIXES = {".json": "json", ".skops": "sklearn", ".onnx": "onnx", ".ubj": "xgboost"}
 _TORCH = (".pt2", ".pt", ".pth", ".ts")
 _TEXTS = (".txt", ".lgb", ".lightgbm", ".model")
 _PICKLES = (".pkl", ".pickle", ".joblib")
@@ -95,23 +96,10 @@ def _candidates(files: Sequence[Path], wanted: str) -> dict[str, Path]:
     Pickles and files of PyTorch's, which hold code, count only where nothing else does, or where they are `wanted`.
     """
     by_format: dict[str, list[Path]] = {}
-    jsons: list[Path] = []
     for path in files:
-        suffix = path.suffix.lower()
-        if path.name == "MLmodel":
-            by_format["mlflow"] = [path]
-        elif path.name == "model.py":
-            by_format["python"] = [path]
-        elif suffix == ".json":
-            jsons.append(path)
-        elif suffix in _SUFFIXES:
-            by_format.setdefault(_SUFFIXES[suffix], []).append(path)
-        elif suffix in _TORCH and torch_kind(path) is not None:
-            by_format.setdefault("torch", []).append(path)
-        elif suffix in _TEXTS and _starts_with(path, (b"tree\n", b"tree\r")):
-            by_format.setdefault("lightgbm", []).append(path)
-        elif suffix in _PICKLES or _is_pickle(path):
-            by_format.setdefault("pickle", []).append(path)
+        by_format.setdefault(_format_of(path), []).append(path)
+    by_format.pop("", None)
+    jsons = by_format.pop("json", [])
     pickles, archives = by_format.pop("pickle", None), by_format.pop("torch", None)
     other = bool(by_format)
     if pickles and not other and not jsons:
@@ -123,11 +111,25 @@ def _candidates(files: Sequence[Path], wanted: str) -> dict[str, Path]:
             found.setdefault(_json_type(path), path)
             other = True
         except (UnknownFormat, LoadFailed):
-            if not archives or other:
+            if not archives or (other and wanted != "torch"):
                 raise  # else it is something beside the module, as its signature
     if archives and (wanted == "torch" or not other):
         found["torch"] = _pick(archives)
     return found
+
+
+def _format_of(path: Path) -> str:
+    """Return a file's format; `json` and `pickle` for what may be several, empty for none."""
+    suffix = path.suffix.lower()
+    if path.name in _NAMES:
+        return _NAMES[path.name]
+    if suffix in _SUFFIXES:
+        return _SUFFIXES[suffix]
+    if suffix in _TORCH and torch_kind(path) is not None:
+        return "torch"
+    if suffix in _TEXTS and _starts_with(path, (b"tree\n", b"tree\r")):
+        return "lightgbm"
+    return "pickle" if suffix in _PICKLES or _is_pickle(path) else ""
 
 
 def _pick(paths: Sequence[Path]) -> Path:

@@ -136,7 +136,9 @@ def free_port() -> int:
 
 
 @contextmanager
-def start_server(folder: Path, model: Mapping[str, Any] | None = None, **env: str) -> Iterator[Server]:
+def start_server(
+    folder: Path, model: Mapping[str, Any] | None = None, *, python: str | Path = sys.executable, **env: str
+) -> Iterator[Server]:
     """Start `python -m modelyard_runtime` on `model` (fetched into `folder` before, when given); kill it at the end."""
     volume = folder / "volume"
     if model is not None:
@@ -154,7 +156,7 @@ def start_server(folder: Path, model: Mapping[str, Any] | None = None, **env: st
     }
     environment = {**os.environ, **{key.value: value for key, value in settings.items()}, **env}
     process = subprocess.Popen(
-        [sys.executable, "-m", "modelyard_runtime"], env=environment, stderr=subprocess.PIPE, text=True
+        [python, "-m", "modelyard_runtime"], env=environment, stderr=subprocess.PIPE, text=True
     )
     try:
         yield Server(process, "127.0.0.1", port, log, grpc_port)

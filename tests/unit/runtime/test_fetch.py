@@ -257,7 +257,7 @@ def test_a_bad_artifact_is_refused(
     [
         ("linear", "correct one"),
         ("sklearn", "needs *.skops"),
-        ("torch", "is not supported; it is one of"),
+        ("tensorflow", "is not supported; it is one of"),
         ("onnx", "needs *.onnx"),
     ],
 )

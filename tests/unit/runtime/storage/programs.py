@@ -34,7 +34,7 @@ def go_program(name: str) -> Path:
     """
     folder = _cache("go.mod", "go.sum")
     program = folder / name
-    with _one_at_a_time(folder, program) as missing:
+    with one_at_a_time(folder, program) as missing:
         if missing:
             go = find_go(os.environ, cache_root(os.environ), SOURCES / "go.mod", say)
             say(f"building {name} into {folder}: a minute or two, once")
@@ -59,7 +59,7 @@ def azurite() -> list[str]:
     if node is None or npm is None:
         raise MissingPrerequisite("the Azure storage server needs Node.js and npm, which are not on PATH")
     script = folder / "node_modules" / "azurite" / "dist" / "src" / "blob" / "main.js"
-    with _one_at_a_time(folder, folder / ".complete") as missing:
+    with one_at_a_time(folder, folder / ".complete") as missing:
         if missing:
             say(f"installing azurite into {folder}: half a minute, once")
             for name in ("package.json", "package-lock.json"):
@@ -80,7 +80,7 @@ def _cache(*pins: str) -> Path:
 
 
 @contextmanager
-def _one_at_a_time(folder: Path, made: Path) -> Iterator[bool]:
+def one_at_a_time(folder: Path, made: Path) -> Iterator[bool]:
     """Hold the folder's lock where something is to be made; yield whether it is missing."""
     if made.exists():
         yield False
