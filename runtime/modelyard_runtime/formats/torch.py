@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -203,10 +204,9 @@ def _module(torch: Any, module: Any, inputs: Sequence[TensorSpec]) -> TorchModel
 
 
 def _pickled(torch: Any, path: Path) -> Any:
-    # Last, so that a file of the artifact's never stands in for a library.
-    sys.path.append(str(path.parent))
     try:
-        found = torch.load(path, map_location="cpu", weights_only=False)
+        with _modules_of(path.parent):
+            found = torch.load(path, map_location="cpu", weights_only=False)
     except (ModuleNotFoundError, AttributeError) as exc:
         raise LoadFailed(
             f"{path.name} needs code that is not here ({exc}); put the Python file with its classes beside it, "
@@ -220,6 +220,20 @@ def _pickled(torch: Any, path: Path) -> Any:
             f"Load it into its module (load_state_dict), and write that with {_EXPORT}"
         )
     raise LoadFailed(f"{path.name} holds a {type(found).__name__}, and no module; write one with {_EXPORT}")
+
+
+@contextmanager
+def _modules_of(folder: Path) -> Iterator[None]:
+    """Let the Python files of a folder be imported; forget them then: another version brings its own of that name."""
+    # Last, so that a file of the artifact's never stands in for a library.
+    sys.path.append(str(folder))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))
+        for name, module in list(sys.modules.items()):
+            if Path(getattr(module, "__file__", None) or "/").is_relative_to(folder):
+                del sys.modules[name]
 
 
 def _script_arguments(module: Any) -> list[str]:

@@ -155,9 +155,7 @@ def start_server(
         Env.TERMINATION_LOG: str(log),
     }
     environment = {**os.environ, **{key.value: value for key, value in settings.items()}, **env}
-    process = subprocess.Popen(
-        [python, "-m", "modelyard_runtime"], env=environment, stderr=subprocess.PIPE, text=True
-    )
+    process = subprocess.Popen([python, "-m", "modelyard_runtime"], env=environment, stderr=subprocess.PIPE, text=True)
     try:
         yield Server(process, "127.0.0.1", port, log, grpc_port)
     finally:

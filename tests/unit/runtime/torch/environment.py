@@ -21,7 +21,7 @@ _LOCK = REPOSITORY / "requirements" / "torch.lock"
 
 
 def torch_python() -> Path:
-    """Return the environment's Python, which is installed unless that was done before (half a minute, 4 GB).
+    """Return the environment's Python, which is installed unless that was done before (a minute or more, 4 GB).
 
     Raises MissingPrerequisite where it can't be.
     """
@@ -48,7 +48,7 @@ def _install(folder: Path, python: Path) -> None:
     uv = Path(sys.prefix) / "bin" / "uv"
     if not uv.exists():
         raise MissingPrerequisite("PyTorch is installed by uv, which scripts/test puts into the virtual environment")
-    say(f"installing PyTorch into {folder}: half a minute and 4 GB, once")
+    say(f"installing PyTorch into {folder}: a minute or more and 4 GB, once")
     try:
         run(uv, "venv", "-q", "--allow-existing", "--python", sys.executable, folder, timeout=120)
         run(uv, "pip", "install", "-q", "--python", python, "--no-deps", "--require-hashes", "-r", _LOCK, timeout=1500)
