@@ -294,7 +294,7 @@ def _output_specs(torch: Any, found: Mapping[str, Any]) -> list[TensorSpec]:
 def _spec(torch: Any, what: str, name: str, value: Any) -> TensorSpec:
     dtype = str(value.dtype).removeprefix("torch.") if isinstance(value, torch.Tensor) else type(value).__name__
     if dtype not in _DATATYPES:
-        raise LoadFailed(f"the module's {what} {name} is a {dtype}; only tensors of numbers can be served")
+        raise LoadFailed(f"the module's {what} {name} is no tensor of numbers, but {dtype}; only those can be served")
     return TensorSpec(name, _DATATYPES[dtype], tuple(size if isinstance(size, int) else -1 for size in value.shape))
 
 

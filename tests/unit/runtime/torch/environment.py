@@ -28,17 +28,18 @@ def torch_python() -> Path:
     digest = hashlib.sha256(_LOCK.read_bytes() + sys.version.encode()).hexdigest()[:12]
     folder = cache_root(os.environ) / "torch" / digest
     folder.mkdir(parents=True, exist_ok=True)
-    python = folder / "bin" / "python"
+    python = folder / "env" / "bin" / "python"  # uv locks an environment's folder itself
     with one_at_a_time(folder, folder / ".complete") as missing:
         if missing:
             _install(folder, python)
+            (folder / ".complete").touch()
     return python
 
 
 def ask(program: Path, *arguments: str | Path) -> None:
     """Run a program of these tests' in the environment. Raises CommandFailed."""
     env = {**os.environ, "PYTHONPATH": str(REPOSITORY / "runtime"), "PYTHONWARNINGS": "ignore"}
-    run(torch_python(), program, *arguments, env=env, timeout=110)
+    run(torch_python(), program, *arguments, env=env, timeout=300)
 
 
 def _install(folder: Path, python: Path) -> None:
@@ -50,13 +51,12 @@ def _install(folder: Path, python: Path) -> None:
         raise MissingPrerequisite("PyTorch is installed by uv, which scripts/test puts into the virtual environment")
     say(f"installing PyTorch into {folder}: a minute or more and 4 GB, once")
     try:
-        run(uv, "venv", "-q", "--allow-existing", "--python", sys.executable, folder, timeout=120)
+        run(uv, "venv", "-q", "--clear", "--python", sys.executable, folder / "env", timeout=120)
         run(uv, "pip", "install", "-q", "--python", python, "--no-deps", "--require-hashes", "-r", _LOCK, timeout=1500)
         # Libraries compile on first use: not while a test waits.
         run(python, "-c", "import torch.export", timeout=300)
     except ClusterError as exc:
         raise MissingPrerequisite(f"PyTorch could not be installed: {exc}") from exc
-    (folder / ".complete").touch()
 
 
 def main() -> None:
