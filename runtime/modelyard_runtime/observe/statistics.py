@@ -9,7 +9,10 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from modelyard_runtime.observe.spans import HttpTrace
 
 __all__ = ["Duration", "Look", "ModelStatistics", "Stages", "Statistics"]
 
@@ -63,7 +66,7 @@ class Look:
 class Stages:
     """The stages of one request; times in nanoseconds of `clock`, 0 for those that it did not reach."""
 
-    __slots__ = ("arrived", "batch", "clock", "computed", "leads", "look", "parsed", "rows", "started")
+    __slots__ = ("arrived", "batch", "clock", "computed", "leads", "look", "parsed", "rows", "started", "trace")
 
     def __init__(self, clock: Callable[[], int] = time.perf_counter_ns) -> None:
         self.clock = clock
@@ -71,6 +74,7 @@ class Stages:
         self.parsed = self.started = self.computed = self.batch = self.rows = 0
         self.leads = False
         self.look: Look | None = None  # of a request that asks for the cache
+        self.trace: HttpTrace | None = None
 
     def on_parsed(self, rows: int) -> None:
         """The inputs are tensors, of this number of rows."""

@@ -44,6 +44,7 @@ _CODES = {
     503: grpc.StatusCode.UNAVAILABLE,
     504: grpc.StatusCode.DEADLINE_EXCEEDED,
 }
+_OUTCOMES = {**_CODES, 200: grpc.StatusCode.OK, 499: grpc.StatusCode.CANCELLED}
 _Method = Callable[[Any, Any], Awaitable[Any]]
 
 
@@ -195,6 +196,7 @@ class InferenceService:
         start = time.perf_counter()
         stages = Stages()
         parts = self._parts
+        trace = parts.tracing.begin_rpc(context.invocation_metadata()) if parts.tracing is not None else None
         served: ServedModel | None = None
         status = 500
         try:
@@ -223,5 +225,8 @@ class InferenceService:
         finally:
             name, version = (served.name, served.version) if served is not None else (UNRESOLVED, UNRESOLVED)
             parts.metrics.observe(name, version, _PROTOCOL, status, time.perf_counter() - start)
+            if trace is not None:
+                code = _OUTCOMES.get(status, grpc.StatusCode.INTERNAL)
+                trace.end(served, stages, code, protocol=_PROTOCOL, service=SERVICE, method="ModelInfer")
             if served is not None:
                 parts.statistics.add(name, version, stages, success=status == 200)

@@ -110,7 +110,10 @@ def infer_route(parts: Parts, name: str, version: str | None) -> HotRoute:
         )
         return _encode(call.served, request, outputs, call.stages.cached)
 
-    return HotRoute("v2", parts, handle)
+    if version is None:
+        return HotRoute("v2", parts, handle, "/v2/models/{model}/infer", {"model": name})
+    names = {"model": name, "version": version}
+    return HotRoute("v2", parts, handle, "/v2/models/{model}/versions/{version}/infer", names)
 
 
 def _header_length(call: Call) -> int | None:
