@@ -112,8 +112,8 @@ class Connection(HttpToolsProtocol):
         except httptools.HttpParserError:
             self._take_body()
             self._refuse(*self._refusal)
-        except httptools.HttpParserUpgrade:
-            pass  # to a protocol that is not spoken here: answered as any other request
+        except httptools.HttpParserUpgrade as exc:
+            self._decline_upgrade(data[exc.args[0] :])
         if self._begun is None:
             self._received = 0
             if self._route is not None and self._patience is None:
@@ -131,6 +131,8 @@ class Connection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Refuse a head that is too large; give the request its id, and choose its way."""
         self._begun = None
+        if self.parser.should_upgrade():
+            return
         headers = self.headers
         if self._received > self._limits.head_bytes:
             size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in headers)
@@ -171,6 +173,8 @@ class Connection(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """Answer at once, where that is possible."""
+        if self.parser.should_upgrade():
+            return
         if self._route is None:
             super().on_message_complete()
             return
@@ -205,6 +209,21 @@ class Connection(HttpToolsProtocol):
                 self._refuse(408, f"the headers did not arrive within {seconds} s; send them faster")
         elif self.timeout_keep_alive_task is None and now - self._idle_since > self._limits.idle_seconds:
             self.transport.close()
+
+    def _decline_upgrade(self, rest: bytes) -> None:
+        """Take a request to change to another protocol, HTTP/2 mostly, as one that does not ask for it.
+
+        The parser leaves its body to that other protocol: it reads the request once more, without the question.
+        """
+        method = self.parser.get_method()
+        if method == b"CONNECT":
+            self._refuse(400, "CONNECT is for proxies, and this is none; send the request itself")
+            return
+        lines = [b"%b %b HTTP/%b" % (method, self.url, self.parser.get_http_version().encode())]
+        lines += [b"%b: %b" % item for item in self.headers if item[0] not in (b"upgrade", b"http2-settings")]
+        self.parser = httptools.HttpRequestParser(self)
+        self._received = 0
+        self.data_received(b"\r\n".join((*lines, b"", b"")) + rest)
 
     def _start(self, app: Any) -> None:
         """Begin to answer with an application of ASGI."""
