@@ -28,6 +28,9 @@ class FakeTransport(asyncio.Transport):
     def write(self, data: Any) -> None:
         self.written += data
 
+    def write_eof(self) -> None:
+        pass
+
     def close(self) -> None:
         self.closed = True
 
@@ -195,6 +198,60 @@ def test_a_client_that_goes_leaves_nothing_behind(sent: int) -> None:
         return connection.connections, connection.tasks, transport.written
 
     assert asyncio.run(scenario()) == (set(), set(), b"")
+
+
+def test_the_same_head_again_is_the_same_request_with_another_body() -> None:
+    async def scenario() -> tuple[list[bytes], list[bytes]]:
+        route = Route()
+        connection, transport = connect(route)
+        for body in (b"one", b"two", b"other", b"six"):
+            connection.data_received(request(body))
+        return transport.bodies, route.seen
+
+    assert asyncio.run(scenario()) == ([b"one", b"two", b"other", b"six"],) * 2
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        [POST % 3 + b"on"],  # a body that is not complete
+        [POST % 60 + b"x"],  # one whose rest looks like the request that is known
+        [POST % 3 + b"one" + b"POST /pre"],  # a head that is not
+        [b"POST /else HTTP/1.1\r\nHost: x\r\nContent-Length: 60\r\n\r\n"],
+        [POST % 3 + b"one" + POST % 3 + b"two"],
+        [POST % 4 + b"slow"],
+    ],
+)
+def test_a_known_head_is_one_only_where_a_request_begins(before: list[bytes]) -> None:
+    """Whatever came in between, all is answered as by a connection that remembers nothing."""
+
+    async def scenario(*, remembers: bool) -> list[bytes]:
+        gate = asyncio.Event()
+        connection, transport = connect(Route(gate))
+        for data in (request(b"one"), *before, request(b"two"), b"e" * 60, request(b"six")):
+            if not remembers:
+                connection._known = None
+            connection.data_received(data)
+            await asyncio.sleep(0)
+        gate.set()
+        await asyncio.sleep(0.2)
+        return transport.bodies
+
+    assert asyncio.run(scenario(remembers=True)) == asyncio.run(scenario(remembers=False))
+
+
+def test_each_request_has_its_own_id_and_the_clients_where_it_gives_one() -> None:
+    async def scenario() -> list[bytes]:
+        connection, transport = connect(Route())
+        own = b"POST /predict HTTP/1.1\r\nX-Request-Id: mine\r\nContent-Length: 3\r\n\r\none"
+        for data in (request(b"one"), request(b"one"), own, own, request(b"one")):
+            connection.data_received(data)
+        return [line[14:] for line in transport.written.split(b"\r\n") if line.startswith(b"x-request-id: ")]
+
+    first, second, *mine, last = asyncio.run(scenario())
+
+    assert mine == [b"mine", b"mine"]
+    assert len({first, second, last, b"mine"}) == 4
 
 
 def test_idle_connections_are_closed_after_a_direct_answer_too() -> None:
