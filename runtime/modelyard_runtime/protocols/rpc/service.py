@@ -99,6 +99,7 @@ class InferenceService:
 
         async def answer(data: bytes, context: Any) -> Any:
             self.calls += 1
+            self._parts.in_flight += infer
             try:
                 try:
                     request = request_class.FromString(data)
@@ -117,19 +118,10 @@ class InferenceService:
                 error = (grpc.StatusCode.INTERNAL, "the server failed; its log says why")
             finally:
                 self.calls -= 1
+                self._parts.in_flight -= infer
             return await context.abort(*error)
 
-        return self._counted(answer) if infer else answer
-
-    def _counted(self, answer: _Method) -> _Method:
-        async def counted(data: bytes, context: Any) -> Any:
-            self._parts.in_flight += 1
-            try:
-                return await answer(data, context)
-            finally:
-                self._parts.in_flight -= 1
-
-        return counted
+        return answer
 
     def _response(self, method: str, /, **fields: Any) -> Any:
         return self._messages.methods[method][1](**fields)

@@ -53,7 +53,8 @@ def read_request(message: Any) -> InferRequest:
             raise BadRequest(f"inputs[{index}] has no name")
         if name in inputs:
             raise BadRequest(f"input {shown} is there twice")
-        refuse_unsupported(parameters_of(tensor.parameters))
+        if tensor.parameters:
+            refuse_unsupported(parameters_of(tensor.parameters))
         datatype = check_datatype(tensor.datatype, shown)
         shape = check_shape(list(tensor.shape), shown)
         if not raw:
@@ -66,7 +67,7 @@ def read_request(message: Any) -> InferRequest:
     for output in message.outputs:
         refuse_unsupported(parameters_of(output.parameters))
         outputs.append(OutputRequest(output.name))
-    parameters = parameters_of(message.parameters)
+    parameters = parameters_of(message.parameters) if message.parameters else {}
     return InferRequest(
         inputs=inputs,
         outputs=outputs,
@@ -131,7 +132,8 @@ def write_response(
     """
     response.model_name = served.name
     response.model_version = served.version
-    response.id = request.id or ""
+    if request.id:
+        response.id = request.id
     if cached is not None:
         response.parameters["cached"].bool_param = cached
     raw = request.binary or any(datatype_of(values) not in _FIELDS for values in outputs.values())
