@@ -39,8 +39,8 @@ if TYPE_CHECKING:
 __all__ = ["HttpTrace", "RpcTrace", "Tracing"]
 
 Attributes: TypeAlias = dict[str, str | int | bool]
-_Describe: TypeAlias = Callable[[], tuple[str, Attributes]]
-"""Gives a span's name and the conventions' attributes, `error.type` among them for what is the server's fault."""
+_Describe: TypeAlias = Callable[[], Attributes]
+"""Gives the conventions' attributes of a span, `error.type` among them for what is the server's fault."""
 
 _logger = logging.getLogger("modelyard")
 _FLUSH_SECONDS = 2.0
@@ -121,21 +121,21 @@ class _Trace(ABC):
     def _headers(self) -> Iterable[tuple[str, str]]:
         """Give the request's headers or metadata, names in lower case."""
 
-    def _end(self, describe: _Describe, protocol: str, served: ServedModel | None, stages: Stages) -> None:
+    def _end(self, name: str, stages: Stages, describe: _Describe) -> None:
         """Have the spans made of a request that is answered now."""
         ended = stages.clock()
         shift = time.time_ns() - ended
-        self._tracing.soon(lambda: self._finish(describe, _attributes(protocol, served, stages), stages, ended, shift))
+        self._tracing.soon(lambda: self._finish(name, stages, describe, ended, shift))
 
-    def _finish(self, describe: _Describe, own: Attributes, stages: Stages, ended: int, shift: int) -> None:
+    def _finish(self, name: str, stages: Stages, describe: _Describe, ended: int, shift: int) -> None:
         """Make the spans. `shift` takes the stages' clock to nanoseconds since the epoch."""
-        name, attributes = describe()
         ids, tracer = self._tracing.ids, self._tracing.tracer
         ids.next_trace_id = self._own
         span = tracer.start_span(name, self._parent(), SpanKind.SERVER, start_time=stages.arrived + shift)
         if not span.is_recording():
             return
-        span.set_attributes({**attributes, **own})
+        attributes = describe()
+        span.set_attributes(attributes)
         if "error.type" in attributes:
             span.set_status(StatusCode.ERROR)
         within = set_span_in_context(span, Context())
@@ -171,12 +171,17 @@ class HttpTrace(_Trace):
 
         `protocol` is the metrics' label, `route` the path's form, with names in braces for what differs.
         """
-        self._end(lambda: self._describe(route, path, status), protocol, served, stages)
+        method = self._method if self._method in _METHODS else "HTTP"
+        self._end(
+            f"{method} {route}",
+            stages,
+            lambda: {**self._describe(route, path, status), **_attributes(protocol, served, stages)},
+        )
 
     def _headers(self) -> Iterable[tuple[str, str]]:
         return ((name.decode("latin-1"), value.decode("latin-1")) for name, value in self._raw)
 
-    def _describe(self, route: str, path: str, status: int) -> tuple[str, Attributes]:
+    def _describe(self, route: str, path: str, status: int) -> Attributes:
         known = self._method in _METHODS
         attributes: Attributes = {
             "http.request.method": self._method if known else "_OTHER",
@@ -196,7 +201,7 @@ class HttpTrace(_Trace):
                 attributes |= _server(value[:_MAX_TEXT])
         if status >= 500:
             attributes["error.type"] = str(status)
-        return f"{self._method if known else 'HTTP'} {route}", attributes
+        return attributes
 
 
 class RpcTrace(_Trace):
@@ -217,13 +222,17 @@ class RpcTrace(_Trace):
         method: str,
     ) -> None:
         """Have the spans made of a call that is answered now; `code` is a status of gRPC."""
-        self._end(lambda: _describe_rpc(service, method, code), protocol, served, stages)
+        self._end(
+            f"{service}/{method}",
+            stages,
+            lambda: {**_describe_rpc(service, method, code), **_attributes(protocol, served, stages)},
+        )
 
     def _headers(self) -> Iterable[tuple[str, str]]:
         return ((name, value) for name, value in self._metadata if isinstance(value, str))
 
 
-def _describe_rpc(service: str, method: str, code: grpc.StatusCode) -> tuple[str, Attributes]:
+def _describe_rpc(service: str, method: str, code: grpc.StatusCode) -> Attributes:
     number: int = code.value[0]
     attributes: Attributes = {
         "rpc.system": "grpc",
@@ -233,7 +242,7 @@ def _describe_rpc(service: str, method: str, code: grpc.StatusCode) -> tuple[str
     }
     if number in _FAULTS:
         attributes["error.type"] = code.name
-    return f"{service}/{method}", attributes
+    return attributes
 
 
 def _attributes(protocol: str, served: ServedModel | None, stages: Stages) -> Attributes:

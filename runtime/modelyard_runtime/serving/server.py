@@ -99,7 +99,8 @@ async def _serve(
     loop.add_signal_handler(signal.SIGTERM, drain.on_terminate)
     loop.add_signal_handler(signal.SIGINT, drain.on_interrupt)
     app = RuntimeApp(settings, drain=drain, member=member, board=board)
-    tracing = app.parts.tracing = start_tracing(os.environ, sources[0].name if len(sources) == 1 else "modelyard")
+    service = sources[0].name if len(sources) == 1 else "modelyard"
+    tracing = app.parts.tracing = start_tracing(os.environ, service, speaks=_speaks(member))
     for source in sources:
         app.registry.expect(source.name)
     server = HttpServer(

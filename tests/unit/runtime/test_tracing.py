@@ -242,6 +242,28 @@ def test_without_a_valid_parent_a_trace_begins_here(tmp_path: Path, traceparent:
     assert span.trace_id not in traceparent
 
 
+def test_hostile_headers_cost_no_span(server: Server, collector: Collector) -> None:
+    (long_id, long), (host_id, host) = new_trace(), new_trace()
+    twice = [("traceparent", new_trace()[1]["traceparent"]) for _ in range(2)]
+    before = {span.trace_id for span in collector.spans if not span.parent_id}
+
+    for headers in (
+        [*long.items(), ("tracestate", f"vendor={'x' * 600}"), ("user-agent", "y" * 9000)],
+        [*host.items(), ("host", "[x:99999"), ("user-agent", "\xff\xfe".encode("latin-1"))],
+        twice,
+    ):
+        httpx.post(f"{server.url}/predict", json={"features": ROW}, headers=headers).raise_for_status()
+
+    tall, _ = collector.wait_for(long_id)
+    lost, _ = collector.wait_for(host_id)
+    assert (tall.trace_state, len(tall.attributes["user_agent.original"])) == ("", 256)
+    assert "server.address" not in lost.attributes
+    while not (begun := {span.trace_id for span in collector.spans if not span.parent_id} - before):
+        time.sleep(0.01)
+    assert len(begun) == 1
+    assert not any(trace_id in value for trace_id in begun for _, value in twice)
+
+
 def test_rare_routes_have_no_spans(server: Server, collector: Collector) -> None:
     traces = [new_trace() for _ in range(5)]
     last_id, last = new_trace()
@@ -269,16 +291,16 @@ def test_a_parent_that_is_not_sampled_has_no_spans(server: Server, collector: Co
     assert collector.of(http_id) == collector.of(grpc_id) == []
 
 
-def test_the_sampler_is_the_environments(tmp_path: Path, collector: Collector) -> None:
-    last_id, last = new_trace()
-    with traced_server(
-        tmp_path, collector, OTEL_TRACES_SAMPLER="parentbased_traceidratio", OTEL_TRACES_SAMPLER_ARG="0"
-    ) as server:
+def test_the_sampler_is_the_environments(tmp_path: Path) -> None:
+    trace_id, parent = new_trace()
+    sampler = {"OTEL_TRACES_SAMPLER": "parentbased_traceidratio", "OTEL_TRACES_SAMPLER_ARG": "0"}
+    with collect_http() as collector, traced_server(tmp_path, collector, **sampler) as server:
         httpx.post(f"{server.url}/predict", json={"features": [1, 2]})
-        httpx.post(f"{server.url}/predict", json={"features": [1, 2]}, headers=last)
-        collector.wait_for(last_id)
+        httpx.post(f"{server.url}/predict", json={"features": [1, 2]}, headers=parent)
+        collector.wait_for(trace_id)
+        end(server)
 
-    assert [span for span in collector.spans if span.kind == SERVER and not span.parent_id] == []
+    assert {span.trace_id for span in collector.spans} == {trace_id}
 
 
 def test_the_service_is_the_model_unless_it_has_a_name(tmp_path: Path, server: Server, collector: Collector) -> None:
@@ -411,17 +433,18 @@ def test_workers_of_modelyard_serve_export_too(tmp_path: Path, collector: Collec
     command = [sys.executable, "-m", "modelyard_cli.main", "serve", str(tmp_path / "churn"), "--port", str(port)]
 
     with subprocess.Popen(
-        [*command, "--host", "127.0.0.1", "--workers", "2"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        [*command, "--host", "127.0.0.1", "--workers", "2"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as process:
         try:
-            started = Server(process, "127.0.0.1", port, tmp_path)  # type: ignore[arg-type]
+            started = Server(process, "127.0.0.1", port, tmp_path)
             started.wait_for("/health/live", 200)
             started.wait_for("/health/ready", 200)
             httpx.post(f"{started.url}/predict", json={"features": [1, 2]}, headers=parent)
         finally:
             process.send_signal(signal.SIGINT)
-            process.communicate(timeout=60)
+            log, _ = process.communicate(timeout=60)
 
+    assert log.count("traces are exported as those of the service churn") == 1
     span, _ = collector.wait_for(trace_id)
     assert span.resource["service.name"] == "churn"
 
@@ -502,7 +525,7 @@ def test_values_that_mean_nothing_here_are_named(caplog: pytest.LogCaptureFixtur
     assert start_tracing({"OTEL_TRACES_EXPORTER": "otlp", "OTEL_EXPORTER_OTLP_PROTOCOL": "http/json"}, "m") is None
 
     assert caplog.messages == [
-        "OTEL_TRACES_EXPORTER names jaeger; traces are exported by otlp alone",
+        "no traces: OTEL_TRACES_EXPORTER names jaeger, and they are exported by otlp alone",
         "no traces: OTLP is spoken as http/protobuf and grpc, and not as http/json",
     ]
 
