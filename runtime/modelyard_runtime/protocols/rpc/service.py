@@ -15,6 +15,7 @@ from modelyard_runtime.errors import BadRequest, RequestError
 from modelyard_runtime.observe.metrics import UNRESOLVED
 from modelyard_runtime.observe.statistics import Stages
 from modelyard_runtime.protocols.hot import Parts
+from modelyard_runtime.protocols.large import LARGE_BYTES
 from modelyard_runtime.protocols.rpc.messages import SERVICE, Messages
 from modelyard_runtime.protocols.rpc.tensors import read_request, write_response
 from modelyard_runtime.protocols.v2.describe import (
@@ -44,7 +45,7 @@ _CODES = {
     503: grpc.StatusCode.UNAVAILABLE,
     504: grpc.StatusCode.DEADLINE_EXCEEDED,
 }
-_Method = Callable[[Any, Any], Awaitable[Any]]
+_Method = Callable[..., Awaitable[Any]]
 
 
 class InferenceService:
@@ -89,7 +90,7 @@ class InferenceService:
                     request = request_class.FromString(data)
                 except DecodeError:
                     raise BadRequest(f"the request is not a {request_class.DESCRIPTOR.full_name}") from None
-                return await method(request, context)
+                return await (method(request, context, len(data)) if infer else method(request, context))
             except RequestError as exc:
                 if exc.retry_after is not None:
                     context.set_trailing_metadata((("grpc-retry-pushback-ms", str(exc.retry_after * 1000)),))
@@ -159,7 +160,8 @@ class InferenceService:
     async def _change(self, request: Any, context: Any) -> Any:
         raise forbid_change(request.model_name)
 
-    async def _model_infer(self, request: Any, context: Any) -> Any:
+    async def _model_infer(self, request: Any, context: Any, size: int) -> Any:
+        """`size`: the bytes of the request; those of a large one are read, and its answer written, in a thread."""
         start = time.perf_counter()
         stages = Stages()
         parts = self._parts
@@ -167,9 +169,10 @@ class InferenceService:
         status = 500
         try:
             served = resolve_version(parts.registry, request.model_name, request.model_version or None)
-            asked = read_request(request)
+            large = size > LARGE_BYTES
             arrived = asyncio.get_running_loop().time()
             left = context.time_remaining()
+            asked = await asyncio.to_thread(read_request, request) if large else read_request(request)
             outputs = await compute_outputs(
                 parts.compute,
                 served,
@@ -179,7 +182,10 @@ class InferenceService:
                 stages=stages,
             )
             response = self._response("ModelInfer")
-            write_response(response, served, asked, outputs)
+            if large:
+                await asyncio.to_thread(write_response, response, served, asked, outputs)
+            else:
+                write_response(response, served, asked, outputs)
             status = 200
             return response
         except RequestError as exc:

@@ -81,7 +81,8 @@ class InferApp(HotRoute):
         async def handle(call: Call) -> Answer:
             call.served = resolve_version(self._parts.registry, name, version)
             length = _header_length(call)
-            if (len(call.body) if length is None else length) > LARGE_BYTES:
+            large = len(call.body) > LARGE_BYTES
+            if large:
                 request = await asyncio.to_thread(parse_infer, call.body, length, call.served.model)
             else:
                 request = parse_infer(call.body, length, call.served.model)
@@ -93,6 +94,8 @@ class InferApp(HotRoute):
                 arrived=call.arrived,
                 stages=call.stages,
             )
+            if large:
+                return await asyncio.to_thread(_encode, call.served, request, outputs)
             return _encode(call.served, request, outputs)
 
         await self.respond(handle, scope, receive, send)
