@@ -83,6 +83,14 @@ class Connection(HttpToolsProtocol):
         elif self._received > self._limits.head_bytes:
             self._refuse(431, self._too_large())
 
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Let go of a connection that has ended."""
+        super().connection_lost(exc)
+        # uvicorn leaves the timer of one that was reset running, which holds it and its last body until it fires.
+        if self.timeout_keep_alive_task is not None:
+            self.timeout_keep_alive_task.cancel()
+            self.timeout_keep_alive_task = None
+
     def on_message_begin(self) -> None:
         """Note when the head of a request begins."""
         super().on_message_begin()
