@@ -11,6 +11,7 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from modelyard_runtime.errors import LoadFailed
 from modelyard_runtime.protocols.hot import Parts
+from modelyard_runtime.protocols.rpc.goaway import send_clients_elsewhere
 from modelyard_runtime.protocols.rpc.messages import SERVICE, Messages
 from modelyard_runtime.protocols.rpc.service import InferenceService
 from modelyard_runtime.serving.drain import Drain, Phase
@@ -19,6 +20,8 @@ __all__ = ["GrpcServer"]
 
 _PING_MILLISECONDS = 10_000
 """How often a client may ask whether the connection lives; more often, and gRPC would close it."""
+_LEAVE_SECONDS = 1.0
+"""How long clients may take to read a GOAWAY; those that have calls running keep their connection for longer."""
 
 
 class GrpcServer:
@@ -65,6 +68,7 @@ class GrpcServer:
         await self._drain.wait_for(Phase.DRAINING)
         await self._update()
         await self._drain.wait_for(Phase.HURRIED, self._drain_delay)
+        await send_clients_elsewhere(self.port, _LEAVE_SECONDS)
         stopping = asyncio.ensure_future(self._server.stop(self._parts.timeout))
         forced = asyncio.ensure_future(self._drain.wait_for(Phase.FORCED))
         both: set[asyncio.Future[Any]] = {stopping, forced}
