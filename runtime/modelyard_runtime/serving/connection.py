@@ -149,6 +149,13 @@ class Connection(HttpToolsProtocol):
         elif self._received > self._limits.head_bytes:
             self._refuse(431, self._too_large())
 
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Let go of a connection that has ended."""
+        self._take_body()
+        super().connection_lost(exc)
+        # uvicorn leaves the timer of one that was reset running, which holds it and its last body until it fires.
+        self._unset_keepalive_if_required()
+
     def on_message_begin(self) -> None:
         """Note when the head of a request begins."""
         self.url = b""
@@ -206,11 +213,6 @@ class Connection(HttpToolsProtocol):
             super().on_message_complete()
             return
         self._answer(self._route, self._take_body())
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Forget what was not complete."""
-        self._take_body()
-        super().connection_lost(exc)
 
     def shutdown(self) -> None:
         """Close the connection, after the request that is under way."""

@@ -16,6 +16,7 @@ from modelyard_runtime.errors import BadRequest, RequestError
 from modelyard_runtime.observe.metrics import UNRESOLVED
 from modelyard_runtime.observe.statistics import Stages
 from modelyard_runtime.protocols.hot import Parts
+from modelyard_runtime.protocols.large import LARGE_BYTES
 from modelyard_runtime.protocols.rpc.messages import SERVICE, Messages
 from modelyard_runtime.protocols.rpc.tensors import parameters_of, read_request, write_response
 from modelyard_runtime.protocols.v2.describe import (
@@ -45,7 +46,7 @@ _CODES = {
     504: grpc.StatusCode.DEADLINE_EXCEEDED,
 }
 _OUTCOMES = {**_CODES, 200: grpc.StatusCode.OK, 499: grpc.StatusCode.CANCELLED}
-_Method = Callable[[Any, Any], Awaitable[Any]]
+_Method = Callable[..., Awaitable[Any]]
 
 
 class InferenceService:
@@ -105,7 +106,7 @@ class InferenceService:
                     request = request_class.FromString(data)
                 except DecodeError:
                     raise BadRequest(f"the request is not a {request_class.DESCRIPTOR.full_name}") from None
-                response = await method(request, context)
+                response = await (method(request, context, len(data)) if infer else method(request, context))
                 if self._held is not None:
                     await self._held.wait()
                 return response
@@ -184,7 +185,8 @@ class InferenceService:
         if request.repository_name:
             raise BadRequest("there is one repository, and it has no name; leave repository_name empty")
 
-    async def _model_infer(self, request: Any, context: Any) -> Any:
+    async def _model_infer(self, request: Any, context: Any, size: int) -> Any:
+        """`size`: the bytes of the request; those of a large one are read, and its answer written, in a thread."""
         start = time.perf_counter()
         stages = Stages()
         parts = self._parts
@@ -193,9 +195,10 @@ class InferenceService:
         status = 500
         try:
             served = resolve_version(parts.registry, request.model_name, request.model_version or None)
-            asked = read_request(request)
+            large = size > LARGE_BYTES
             arrived = asyncio.get_running_loop().time()
             left = context.time_remaining()
+            asked = await asyncio.to_thread(read_request, request) if large else read_request(request)
             outputs = await compute_outputs(
                 parts,
                 served,
@@ -205,7 +208,10 @@ class InferenceService:
                 stages=stages,
             )
             response = self._response("ModelInfer")
-            write_response(response, served, asked, outputs, cached=stages.cached)
+            if large:
+                await asyncio.to_thread(write_response, response, served, asked, outputs, cached=stages.cached)
+            else:
+                write_response(response, served, asked, outputs, cached=stages.cached)
             status = 200
             return response
         except RequestError as exc:

@@ -12,6 +12,7 @@ from modelyard_runtime.errors import BadRequest
 from modelyard_runtime.formats.base import Array
 from modelyard_runtime.protocols.v2.datatypes import check_shape, datatype_of, from_raw, to_raw
 from modelyard_runtime.protocols.v2.request import (
+    MAX_TENSORS,
     InferRequest,
     OutputRequest,
     check_datatype,
@@ -43,6 +44,8 @@ def read_request(message: Any) -> InferRequest:
     raw = message.raw_input_contents
     if not message.inputs:
         raise BadRequest("the request has no inputs")
+    if len(message.inputs) > MAX_TENSORS or len(message.outputs) > MAX_TENSORS:
+        raise BadRequest(f"the request has more than {MAX_TENSORS} inputs or outputs; send fewer")
     if raw and len(raw) != len(message.inputs):
         raise BadRequest(f"raw_input_contents has {len(raw)} entries, and there are {len(message.inputs)} inputs")
     inputs: dict[str, Array] = {}

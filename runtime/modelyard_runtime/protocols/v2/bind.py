@@ -46,7 +46,8 @@ def bind_inputs(model: Model, given: Mapping[str, Array]) -> tuple[dict[str, Arr
 
 def _columns(model: Model, names: Sequence[str], given: Mapping[str, Array]) -> Array:
     missing = [name for name in names if name not in given]
-    unknown = [name for name in given if name not in names]
+    known = frozenset(names)
+    unknown = [name for name in given if name not in known]
     if missing or unknown:
         parts = [f"lacks {_listing(missing)}"] if missing else []
         parts += [f"has the unknown {_listing(unknown)}"] if unknown else []

@@ -104,14 +104,18 @@ def infer_route(parts: Parts, name: str, version: str | None) -> HotRoute:
         length = _header_length(call)
         if length is None and (single := read_single(call.body, served.model)) is not None:
             return await _answer_single(parts, served, single, call)
-        if (len(call.body) if length is None else length) > LARGE_BYTES:
+        large = len(call.body) > LARGE_BYTES
+        if large:
             request = await asyncio.to_thread(parse_infer, call.body, length, served.model)
         else:
             request = parse_infer(call.body, length, served.model, parts.floats)
         outputs = await compute_outputs(
             parts, served, request, deadline=call.deadline, arrived=call.arrived, stages=call.stages
         )
-        return _encode(served, request, outputs, call.stages.cached)
+        cached = call.stages.cached
+        if large:
+            return await asyncio.to_thread(_encode, served, request, outputs, cached)
+        return _encode(served, request, outputs, cached)
 
     if version is None:
         return HotRoute("v2", parts, handle, "/v2/models/{model}/infer", {"model": name})
