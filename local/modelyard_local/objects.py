@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
 
+from modelyard_operator.reconcile.pods import is_ready
 from modelyard_operator.reconcile.verbs import Object
 
 __all__ = [
@@ -69,12 +70,6 @@ def condition(obj: Object, type_: str) -> Object | None:
     """Return the condition of a type, or None."""
     conditions: list[Object] = obj.get("status", {}).get("conditions", [])
     return next((entry for entry in conditions if entry["type"] == type_), None)
-
-
-def is_ready(obj: Object) -> bool:
-    """Return whether the condition Ready is true."""
-    ready = condition(obj, "Ready")
-    return ready is not None and ready["status"] == "True"
 
 
 def timestamp(moment: datetime) -> str:

@@ -90,7 +90,7 @@ def start_process(
 
     Args:
         command: the program and its arguments.
-        environment: its variables, besides a few of this process (PATH, HOME, locale, proxies, certificates).
+        environment: its variables, besides a few of this process (PATH, HOME, locale, proxies, certificates, OTEL_*).
         folder: its working directory.
         log: where standard output and error go.
         mark: the variable by which the warden finds it.
@@ -98,7 +98,7 @@ def start_process(
     Raises:
         OSError: this machine cannot start a process, or write the log.
     """
-    inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
+    inherited = {name: value for name, value in os.environ.items() if name in _INHERITED or name.startswith("OTEL_")}
     # Python buffers what goes to a file: a log that is read while it runs would lag behind.
     full = {**inherited, "PYTHONUNBUFFERED": "1", **environment, **mark}
     wrapper = [sys.executable, "-I", "-S", _exec.__file__, str(os.getpid())]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import json
 import logging
 import os
 import signal
@@ -63,6 +64,7 @@ class Config:
                 cluster_domain=env.get("MODELYARD_CLUSTER_DOMAIN", "cluster.local"),
                 router_replicas=_integer(env, "MODELYARD_ROUTER_REPLICAS", 2),
                 router_concurrency=_integer(env, "MODELYARD_ROUTER_CONCURRENCY", 1),
+                tracing=_tracing(env, "MODELYARD_TRACING"),
             ),
             namespaces=_listed(env, "MODELYARD_NAMESPACES"),
             port=_integer(env, "MODELYARD_PORT", 8080),
@@ -78,6 +80,19 @@ def _required(env: Mapping[str, str], name: str) -> str:
 
 def _listed(env: Mapping[str, str], name: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in env.get(name, "").split(",") if part.strip())
+
+
+def _tracing(env: Mapping[str, str], name: str) -> dict[str, str]:
+    wanted = f"{name} must be a JSON object of strings by names that begin with OTEL_"
+    try:
+        variables = json.loads(env.get(name) or "{}")
+    except ValueError:
+        raise ConfigError(wanted) from None
+    if not isinstance(variables, dict) or not all(
+        key.startswith("OTEL_") and isinstance(value, str) for key, value in variables.items()
+    ):
+        raise ConfigError(wanted)
+    return variables
 
 
 def _integer(env: Mapping[str, str], name: str, default: int) -> int:

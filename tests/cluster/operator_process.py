@@ -8,14 +8,15 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import waiting
 import yaml
 from modelyard_cluster.control_plane import ControlPlane
+from waiting import last_seen
 
 Object = dict[str, Any]
 
@@ -105,16 +106,8 @@ class Namespace:
 
 def eventually(look: Callable[[], Any], good: Callable[[Any], bool], what: str, seconds: float = 30.0) -> Any:
     """Return what `look` gives once it is good; fail with the last one when that takes too long."""
-    deadline = time.monotonic() + seconds
-    while True:
-        seen = look()
-        if good(seen):
-            return seen
-        if time.monotonic() > deadline:
-            raise AssertionError(
-                f"waited {seconds:.0f} s for {what}; last seen: {json.dumps(seen, default=str)[:2000]}"
-            )
-        time.sleep(0.1)
+    failure = last_seen(what, seconds, most=2000)
+    return waiting.eventually(look, good, every=0.1, seconds=seconds, failure=failure)
 
 
 DIGEST = "sha256:" + "ab" * 32

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable
 from typing import Any
 
+import waiting
 import yaml
 from modelyard_cluster import BASE_IMAGE, Cluster
+from waiting import last_seen
 
 Object = dict[str, Any]
 
@@ -125,13 +126,5 @@ class Shop:
 
 def eventually(look: Callable[[], Any], good: Callable[[Any], bool], what: str, seconds: float = 60.0) -> Any:
     """Return what `look` gives once it is good; fail with the last one when that takes too long."""
-    deadline = time.monotonic() + seconds
-    while True:
-        seen = look()
-        if good(seen):
-            return seen
-        if time.monotonic() > deadline:
-            raise AssertionError(
-                f"waited {seconds:.0f} s for {what}; last seen: {json.dumps(seen, default=str)[:3000]}"
-            )
-        time.sleep(0.3)
+    failure = last_seen(what, seconds, most=3000)
+    return waiting.eventually(look, good, every=0.3, seconds=seconds, failure=failure)

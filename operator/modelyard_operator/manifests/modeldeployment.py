@@ -132,7 +132,7 @@ def _runtime_container(name: str, spec: ModelDeploymentSpec, settings: Settings)
         "image": settings.runtime_image,
         "imagePullPolicy": settings.image_pull_policy,
         "command": ["python", "-m", "modelyard_runtime"],
-        "env": [{"name": str(key), "value": value} for key, value in env.items()],
+        "env": [{"name": str(key), "value": value} for key, value in env.items()] + _tracing(name, settings),
         "ports": [
             {"name": "http", "containerPort": HTTP_PORT, "protocol": "TCP"},
             {"name": "grpc", "containerPort": GRPC_PORT, "protocol": "TCP"},
@@ -149,6 +149,20 @@ def _runtime_container(name: str, spec: ModelDeploymentSpec, settings: Settings)
         "terminationMessagePolicy": "FallbackToLogsOnError",
     }
     return container | _resources(spec)
+
+
+def _tracing(name: str, settings: Settings) -> list[Object]:
+    """Return the variables of OpenTelemetry's SDK, with where a span comes from in its own convention's names."""
+    if not settings.tracing:
+        return []
+    own = f"k8s.namespace.name=$(K8S_NAMESPACE),k8s.deployment.name={name},k8s.pod.name=$(K8S_POD)"
+    given = settings.tracing.get("OTEL_RESOURCE_ATTRIBUTES")
+    variables = {**settings.tracing, "OTEL_RESOURCE_ATTRIBUTES": f"{own},{given}" if given else own}
+    fields = {"K8S_NAMESPACE": "metadata.namespace", "K8S_POD": "metadata.name"}
+    return [
+        *({"name": key, "valueFrom": {"fieldRef": {"fieldPath": path}}} for key, path in fields.items()),
+        *({"name": key, "value": value} for key, value in sorted(variables.items())),
+    ]
 
 
 def _resources(spec: ModelDeploymentSpec) -> Object:

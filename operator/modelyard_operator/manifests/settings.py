@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 __all__ = ["Settings", "cluster_url"]
 
@@ -37,6 +37,9 @@ class Settings:
 
     router_concurrency: int = 1
     """Envoy's worker threads in each router pod."""
+
+    tracing: Mapping[str, str] = field(default_factory=dict)
+    """Variables of OpenTelemetry's SDK (OTEL_*) for model pods; without any, they export no traces."""
 
     service_url: Callable[[str, str], str] = cluster_url
     """(namespace, Service) -> the address that status shows."""

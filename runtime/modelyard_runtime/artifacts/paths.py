@@ -20,6 +20,8 @@ def safe_path(holder: str, name: str, count: int = 0) -> PurePosixPath:
     """
     if count >= MAX_FILES:
         raise LoadFailed(f"{holder} holds more than {MAX_FILES} files; pack fewer")
+    if not name:
+        raise LoadFailed(f"{holder} holds a file without a name; pack it again")
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or "\\" in name or len(name) > _LONGEST:
         raise UnsafeArtifact(f"{holder} holds the path {name[:200]!r}, which leaves the folder; pack relative paths")

@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
+import lzma
 import shutil
 import stat
+import struct
 import tarfile
 import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedIOBase
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, Any
 
 from modelyard_runtime.artifacts.copy import Budget, stream_to_file
 from modelyard_runtime.artifacts.paths import safe_path
-from modelyard_runtime.errors import LoadFailed, UnsafeArtifact
+from modelyard_runtime.errors import LoadFailed, StartupFailure, UnsafeArtifact
 
 __all__ = ["is_archive", "unpack", "unpack_layer"]
 
 _SUFFIXES = (".tar.gz", ".tgz", ".zip")
 _CHUNK = 1024 * 1024
+_MAX_HEADER_BYTES = 2 * 1024 * 1024
+"""What a tar may have between one file's data and the next one's: names, attributes and padding."""
 _WHITEOUT = ".wh."
 _OPAQUE = ".wh..wh..opq"
 
@@ -49,8 +55,8 @@ def unpack_layer(layer: Path, target: Path, budget: Budget, *, name: str, below:
     `below`: a folder of the tar; only what it holds is taken, without that folder in its path, and deletions that a
     container image's layer notes there (`.wh.`) are done. Raises as `unpack` does.
     """
-    with _explained(name), tarfile.open(layer, mode="r|*") as tar:
-        for count, member in enumerate(tar):
+    with _explained(name), _plain(layer) as plain:
+        for count, (tar, member) in enumerate(_members(name, plain)):
             inside = PurePosixPath(member.name)
             if below and (inside.parts[:1] != (below,) or len(inside.parts) == 1):
                 continue
@@ -85,10 +91,13 @@ def _explained(name: str) -> Iterator[None]:
     """Turn what goes wrong with an archive into LoadFailed."""
     try:
         yield
-    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as exc:
-        if isinstance(exc, LoadFailed):
-            raise
-        # RuntimeError and NotImplementedError are zipfile's words for encrypted and exotically packed members.
+    except StartupFailure:
+        raise
+    except (
+        *(tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError),
+        # What zipfile says of encrypted and exotically packed members; what both say of headers that lie.
+        *(NotImplementedError, RuntimeError, ValueError, ArithmeticError, LookupError),
+    ) as exc:
         raise LoadFailed(f"{name} can't be unpacked ({exc}); pack and upload it again") from None
     except (FileExistsError, NotADirectoryError, IsADirectoryError):
         raise LoadFailed(f"{name} holds the same path twice; pack it again") from None
@@ -98,9 +107,51 @@ def _explained(name: str) -> Iterator[None]:
         raise LoadFailed(f"{name} can't be unpacked ({exc}); pack and upload it again") from None
 
 
+def _plain(archive: Path) -> BufferedIOBase:
+    """Open a tar that may be compressed in one of the ways that tarfile knows."""
+    with archive.open("rb") as file:
+        start = file.read(6)
+    if start.startswith(b"\x1f\x8b"):
+        return gzip.open(archive)
+    if start.startswith(b"BZh"):
+        return bz2.open(archive)
+    return lzma.open(archive) if start == b"\xfd7zXZ\0" else archive.open("rb")
+
+
+class _Headers:
+    """The bytes of a tar, read for no more than `left` of them.
+
+    tarfile keeps in memory what a header announces, which a small archive can make as large as it likes.
+    """
+
+    def __init__(self, name: str, plain: BufferedIOBase) -> None:
+        self._name = name
+        self._plain = plain
+        self.left = _MAX_HEADER_BYTES
+
+    def read(self, size: int) -> bytes:
+        data = self._plain.read(size)
+        self.left -= len(data)
+        if self.left < 0:
+            raise LoadFailed(f"{self._name} holds a header of more than {_MAX_HEADER_BYTES} bytes; pack it again")
+        return data
+
+
+def _members(name: str, plain: BufferedIOBase) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
+    """Give the members of a tar one by one; the data of each has to be read before the next, if at all."""
+    headers = _Headers(name, plain)
+    file: Any = headers  # typeshed asks for more of a stream than tarfile does
+    with tarfile.open(fileobj=file, mode="r|") as tar:
+        for member in tar:
+            if member.issparse():
+                raise LoadFailed(f"{name} holds {member.name!r} as a sparse file; pack it without --sparse")
+            headers.left = member.size + _MAX_HEADER_BYTES
+            yield tar, member
+
+
 def _unpack_tar(archive: Path, target: Path, budget: Budget) -> None:
-    with gzip.open(archive) as plain, tarfile.open(fileobj=plain, mode="r|") as tar:
-        for count, member in enumerate(tar):
+    with gzip.open(archive) as plain:
+        for count, (tar, member) in enumerate(_members(archive.name, plain)):
             path = safe_path(archive.name, member.name, count)
             if member.isdir():
                 (target / path).mkdir(parents=True, exist_ok=True)

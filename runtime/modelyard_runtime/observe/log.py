@@ -6,18 +6,27 @@ import logging
 import sys
 from contextvars import ContextVar
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import orjson
 
 __all__ = ["CURRENT_REQUEST", "RequestContext", "set_up_logging"]
 
 
+class Traced(Protocol):
+    """What is in a trace."""
+
+    @property
+    def trace_id(self) -> str:
+        """The trace's id, 32 hexadecimal digits."""
+
+
 class RequestContext(NamedTuple):
-    """The ids of the request that is being answered, as they came."""
+    """The ids of the request that is being answered, as they came; `trace` where it is traced."""
 
     request_id: bytes
     traceparent: bytes = b""
+    trace: Traced | None = None
 
 
 CURRENT_REQUEST: ContextVar[RequestContext | None] = ContextVar("modelyard_request", default=None)
@@ -38,8 +47,12 @@ def _ids() -> dict[str, str]:
     request = CURRENT_REQUEST.get()
     if request is None:
         return {}
-    ids = {"request_id": request.request_id.decode("ascii")}
-    return ids | {"traceparent": request.traceparent.decode("ascii")} if request.traceparent else ids
+    ids = {
+        "request_id": request.request_id.decode("ascii"),
+        "traceparent": request.traceparent.decode("ascii"),
+        "trace_id": request.trace.trace_id if request.trace is not None else "",
+    }
+    return {name: value for name, value in ids.items() if value}
 
 
 class _Plain(logging.Formatter):

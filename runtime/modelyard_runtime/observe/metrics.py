@@ -16,12 +16,11 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
+from modelyard_runtime.observe.answered import REQUESTS_TOTAL, SECONDS_SUM, Answered
+
 __all__ = ["Counts", "Exposition", "Metrics"]
 
-_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096)
-_REQUESTS_TOTAL = "modelyard_requests_total"
-_SECONDS_SUM = "modelyard_request_duration_seconds_sum"
 UNRESOLVED = ""
 """The labels of requests that name no model of ours: one time series, whatever names clients make up."""
 
@@ -55,10 +54,10 @@ class Exposition(ABC):
         seconds: dict[str, float] = defaultdict(float)
         for metric in self.collect():
             for sample in metric.samples:
-                if sample.name == _REQUESTS_TOTAL:
+                if sample.name == REQUESTS_TOTAL:
                     requests[sample.labels["model"]] += sample.value
                     errors[sample.labels["model"]] += sample.value if int(sample.labels["code"]) >= 400 else 0
-                elif sample.name == _SECONDS_SUM:
+                elif sample.name == SECONDS_SUM:
                     seconds[sample.labels["model"]] += sample.value
         by_model = {
             name: _counts(requests[name], errors[name], seconds[name])
@@ -81,15 +80,8 @@ class Metrics(Exposition):
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
         GCCollector(registry=self.registry)
-        labels = ["model", "version", "protocol"]
-        self._requests = Counter("modelyard_requests", "Requests answered.", [*labels, "code"], registry=self.registry)
-        self._seconds = Histogram(
-            "modelyard_request_duration_seconds",
-            "From a request's arrival to its answer.",
-            labels,
-            buckets=_BUCKETS,
-            registry=self.registry,
-        )
+        self._answered = Answered()
+        self.registry.register(self._answered)
         self._hits = Counter("modelyard_cache_hits", "Answers from the cache.", ["model"], registry=self.registry)
         self._misses = Counter(
             "modelyard_cache_misses", "Answers asked of the cache in vain.", ["model"], registry=self.registry
@@ -113,21 +105,10 @@ class Metrics(Exposition):
         self._load_seconds = Gauge(
             "modelyard_model_load_seconds", "Loading and warm-up.", ["model", "version"], registry=self.registry
         )
-        self._children: dict[tuple[str, str, str, int], tuple[Callable[[], None], Callable[[float], None]]] = {}
 
     def observe(self, model: str, version: str, protocol: str, code: int, seconds: float) -> None:
         """Count a request; `model` is a name of ours or UNRESOLVED, never one that a client made up."""
-        key = (model, version, protocol, code)
-        child = self._children.get(key)
-        if child is None:
-            # Looking a child up by its labels costs more than counting.
-            child = (
-                self._requests.labels(model, version, protocol, str(code)).inc,
-                self._seconds.labels(model, version, protocol).observe,
-            )
-            self._children[key] = child
-        child[0]()
-        child[1](seconds)
+        self._answered.observe(model, version, protocol, code, seconds)
 
     def batch(self, rows: int) -> None:
         """Count a batch that is computed in a thread."""

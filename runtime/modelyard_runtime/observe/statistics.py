@@ -9,7 +9,10 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from modelyard_runtime.observe.spans import HttpTrace
 
 __all__ = ["Duration", "Look", "ModelStatistics", "Stages", "Statistics"]
 
@@ -61,30 +64,32 @@ class Look:
 
 
 class Stages:
-    """The stages of one request; times in nanoseconds of `time.perf_counter_ns`, 0 for those that it did not reach."""
+    """The stages of one request; times in nanoseconds of `clock`, 0 for those that it did not reach."""
 
-    __slots__ = ("arrived", "batch", "computed", "leads", "look", "parsed", "rows", "started")
+    __slots__ = ("arrived", "batch", "clock", "computed", "leads", "look", "parsed", "rows", "started", "trace")
 
-    def __init__(self) -> None:
-        self.arrived = _now()
+    def __init__(self, clock: Callable[[], int] = time.perf_counter_ns) -> None:
+        self.clock = clock
+        self.arrived = clock()
         self.parsed = self.started = self.computed = self.batch = self.rows = 0
         self.leads = False
         self.look: Look | None = None  # of a request that asks for the cache
+        self.trace: HttpTrace | None = None
 
     def on_parsed(self, rows: int) -> None:
         """The inputs are tensors, of this number of rows."""
-        self.parsed = _now()
+        self.parsed = self.clock()
         self.rows = rows
 
     def on_start(self, batch: int, leads: bool) -> None:
         """The model begins to compute a batch of so many rows, of which this request is the first or not."""
-        self.started = _now()
+        self.started = self.clock()
         self.batch = batch
         self.leads = leads
 
     def on_computed(self) -> None:
         """The outputs are there."""
-        self.computed = _now()
+        self.computed = self.clock()
 
     @property
     def cached(self) -> bool | None:
@@ -130,7 +135,7 @@ class ModelStatistics:
     def add(self, stages: Stages, *, success: bool, now_ms: int) -> None:
         """Count a request that was answered, well or not."""
         # Written out, as every request comes by here: a call for each duration would cost a microsecond.
-        end = _now()
+        end = stages.clock()
         if not success:
             self.fail.count += 1
             self.fail.ns += end - stages.arrived

@@ -10,9 +10,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import orjson
 
@@ -38,6 +38,9 @@ from modelyard_runtime.serving.limits import (
 )
 from modelyard_runtime.serving.registry import Registry, ServedModel
 from modelyard_runtime.serving.reply import Header, Reply
+
+if TYPE_CHECKING:
+    from modelyard_runtime.observe.spans import Tracing
 
 __all__ = ["Answer", "Call", "Handler", "HotRoute", "Parts"]
 
@@ -68,6 +71,8 @@ class Parts:
     floats: FloatParser = field(default_factory=FloatParser)
     """For the event loop's thread."""
     in_flight: int = 0
+    tracing: Tracing | None = None
+    """None: requests are not traced."""
 
 
 @dataclass(slots=True)
@@ -97,8 +102,22 @@ Handler: TypeAlias = Callable[[Call], Awaitable[Answer]]
 class HotRoute:
     """Answers POST requests with what `handler` returns: never with an exception."""
 
-    def __init__(self, protocol: str, parts: Parts, handler: Handler, *, tells_wrong: bool = False) -> None:
-        """`protocol` is the metrics' label; where it `tells_wrong`, wrong types and shapes are 422, else 400."""
+    def __init__(
+        self,
+        protocol: str,
+        parts: Parts,
+        handler: Handler,
+        path: str,
+        names: Mapping[str, str] | None = None,
+        *,
+        tells_wrong: bool = False,
+    ) -> None:
+        """`protocol` is the metrics' label; where it `tells_wrong`, wrong types and shapes are 422, else 400.
+
+        `path` has the names of `names` in braces; it goes into traces in this form and with what they stand for.
+        """
+        self._form = path
+        self._path = path.format_map(names or {})
         self._protocol = protocol
         self._parts = parts
         self._handler = handler
@@ -106,13 +125,18 @@ class HotRoute:
 
     def begin(self, headers: list[Header], body: bytes) -> Coroutine[Any, Any, Reply]:
         """Return what answers a request that is wholly there; its first step may be taken outside a task."""
-        return self._answer(headers, body, asyncio.get_running_loop().time(), Stages())
+        stages = Stages()
+        if self._parts.tracing is not None:
+            stages.trace = self._parts.tracing.begin(headers)
+        return self._answer(headers, body, asyncio.get_running_loop().time(), stages)
 
     async def respond(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request of ASGI."""
         stages = Stages()
         arrived = asyncio.get_running_loop().time()
         headers: list[Header] = list(scope["headers"])
+        if self._parts.tracing is not None:
+            stages.trace = self._parts.tracing.begin(headers, scope["method"])
         unread = False
         try:
             if scope["method"] != "POST":
@@ -174,6 +198,8 @@ class HotRoute:
     def _count(self, served: ServedModel | None, stages: Stages, status: int) -> None:
         parts = self._parts
         seconds = (time.perf_counter_ns() - stages.arrived) / 1e9
+        if stages.trace is not None:
+            stages.trace.end(served, stages, status, protocol=self._protocol, route=self._form, path=self._path)
         if served is None:
             parts.metrics.observe(UNRESOLVED, UNRESOLVED, self._protocol, status, seconds)
             return

@@ -40,7 +40,7 @@ _SHAPES = {
 def predict_routes(parts: Parts) -> dict[str, HotRoute]:
     """Return the routes by path."""
     return {
-        path: HotRoute("seed", parts, _Predict(parts, shape).handle, tells_wrong=True)
+        path: HotRoute("seed", parts, _Predict(parts, shape).handle, path, tells_wrong=True)
         for path, shape in _SHAPES.items()
     }
 

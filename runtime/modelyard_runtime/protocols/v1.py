@@ -69,7 +69,10 @@ def v1_route(parts: Parts, name: str, version: str | None) -> HotRoute:
             orjson.dumps({"predictions": predictions.tolist()}, option=orjson.OPT_SERIALIZE_NUMPY, default=str)
         )
 
-    return HotRoute("v1", parts, handle)
+    if version is None:
+        return HotRoute("v1", parts, handle, "/v1/models/{model}:predict", {"model": name})
+    names = {"model": name, "version": version}
+    return HotRoute("v1", parts, handle, "/v1/models/{model}/versions/{version}:predict", names)
 
 
 async def _cached(parts: Parts, call: Call, served: ServedModel, rows: Rows) -> bytes:

@@ -11,8 +11,9 @@ from typing import Any
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from modelyard_runtime.errors import SettingsError
 from modelyard_runtime.group.board import Board
@@ -38,7 +39,7 @@ from modelyard_runtime.serving.cache import AnswerCache
 from modelyard_runtime.serving.catalog import Catalog
 from modelyard_runtime.serving.compute import Compute
 from modelyard_runtime.serving.drain import Drain
-from modelyard_runtime.serving.limits import Message, Receive, Scope, Send
+from modelyard_runtime.serving.limits import ClientGone, Message, Receive, Scope, Send
 from modelyard_runtime.serving.registry import Registry
 from modelyard_runtime.settings import Settings
 
@@ -180,6 +181,8 @@ def _fastapi(parts: Parts, drain: Drain, admin: APIRouter) -> FastAPI:
     app.include_router(v1_routes(registry))
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
+    for gone in (ClientGone, ClientDisconnect):
+        app.add_exception_handler(gone, _client_gone)
     app.add_exception_handler(Exception, _server_error)
 
     def openapi() -> dict[str, Any]:
@@ -237,6 +240,10 @@ async def _validation_error(request: Request, exc: Exception) -> JSONResponse:
     assert isinstance(exc, RequestValidationError)  # noqa: S101 -- for the type checker; registered for this class
     problems = "; ".join(f"{'.'.join(map(str, error['loc']))}: {error['msg']}" for error in exc.errors()[:5])
     return JSONResponse({"error": problems}, status_code=422)
+
+
+async def _client_gone(request: Request, exc: Exception) -> Response:
+    return Response(status_code=499)  # as proxies put it; there is nobody to read it
 
 
 async def _server_error(request: Request, exc: Exception) -> JSONResponse:

@@ -15,7 +15,7 @@ import random
 import re
 from collections.abc import Callable, Coroutine, Generator, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import httptools
 import orjson
@@ -36,6 +36,8 @@ _LINGER_SECONDS = 1.0
 _REASONS = {400: b"Bad Request", 408: b"Request Timeout", 431: b"Request Header Fields Too Large"}
 _DIRECT_BYTES = 262_144
 """The largest body that is gathered here; a larger one, and one of unknown length, is the application's to read."""
+_KNOWN_BYTES = 4096
+"""The longest head that is remembered."""
 _DIRECT_SECONDS = 0.05
 """How long a body is waited for here; then the application waits, and minds the request's deadline."""
 
@@ -51,6 +53,18 @@ def _request_ids() -> Iterator[bytes]:
     """Make ids that no other process makes: a random beginning and a count."""
     beginning = os.urandom(6).hex().encode()
     return (b"%b-%x" % (beginning, number) for number in itertools.count())
+
+
+class _Known(NamedTuple):
+    """A request whose head is known, byte for byte."""
+
+    head: bytes
+    size: int
+    """Bytes of the head and the body."""
+    route: DirectRoute
+    request_id: bytes
+    """The one that the client gave; empty where it gave none."""
+    traceparent: bytes
 
 
 @dataclass(frozen=True)
@@ -94,6 +108,11 @@ class Connection(HttpToolsProtocol):
         self._route: DirectRoute | None = None
         """The route of the request that is being read, where it takes the short way."""
         self._body: list[bytes] = []
+        self._messages = 0
+        """Requests that began in this read."""
+        self._last: _Known | None = None
+        """The request that began last, where it takes the short way; its size is that of its body still."""
+        self._known: _Known | None = None
         self._patience: asyncio.TimerHandle | None = None
         opened = self.loop.time()
         self._idle_since = opened
@@ -105,32 +124,52 @@ class Connection(HttpToolsProtocol):
         """Take bytes from the client."""
         if self._refused:
             return
-        self._received += len(data)
         self._unset_keepalive_if_required()
+        known = self._known
+        if known is not None and len(data) == known.size and data.startswith(known.head) and self._idle:
+            self._identify(known.request_id, known.traceparent)
+            self._answer(known.route, data[len(known.head) :])
+            return
+        self._known = None
+        self._messages = 0
+        self._received += len(data)
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserError:
             self._take_body()
             self._refuse(*self._refusal)
-        except httptools.HttpParserUpgrade:
-            pass  # to a protocol that is not spoken here: answered as any other request
+        except httptools.HttpParserUpgrade as exc:
+            self._decline_upgrade(data[exc.args[0] :])
         if self._begun is None:
+            if self._messages == 1 and self._last is not None:
+                self._remember(self._last, data)
             self._received = 0
             if self._route is not None and self._patience is None:
                 self._patience = self.loop.call_later(_DIRECT_SECONDS, self._hand_over)
         elif self._received > self._limits.head_bytes:
             self._refuse(431, self._too_large())
 
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Let go of a connection that has ended."""
+        self._take_body()
+        super().connection_lost(exc)
+        # uvicorn leaves the timer of one that was reset running, which holds it and its last body until it fires.
+        self._unset_keepalive_if_required()
+
     def on_message_begin(self) -> None:
         """Note when the head of a request begins."""
         self.url = b""
         self.headers = []
         self.expect_100_continue = False
+        self._messages += 1
+        self._last = None
         self._begun = self.loop.time()
 
     def on_headers_complete(self) -> None:
         """Refuse a head that is too large; give the request its id, and choose its way."""
         self._begun = None
+        if self.parser.should_upgrade():
+            return
         headers = self.headers
         if self._received > self._limits.head_bytes:
             size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in headers)
@@ -146,21 +185,18 @@ class Connection(HttpToolsProtocol):
                 own = value
             elif name == _TRACEPARENT and not traceparent and _TRACE.fullmatch(value):
                 traceparent = value
-        own = own or next(self._limits.ids)
-        self._echoed = [*self.server_state.default_headers, (_REQUEST_ID, own)]
-        if traceparent:
-            self._echoed.append((_TRACEPARENT, traceparent))
-        # What answers the request, here or in a task that begins here, takes this along.
-        CURRENT_REQUEST.set(RequestContext(own, traceparent))
+        self._identify(own, traceparent)
         if (
             0 <= length <= _DIRECT_BYTES
             and self.parser.get_method() == b"POST"
-            and (self.cycle is None or self.cycle.response_complete)
-            and not (self.expect_100_continue or self.flow.write_paused)
+            and not self.expect_100_continue
+            and self._idle
         ):
             self._route = self._direct(self.url.decode("latin-1"))
         if self._route is None:
             self._start(self.app)
+        else:
+            self._last = _Known(b"", length, self._route, own, traceparent)
 
     def on_body(self, body: bytes) -> None:
         """Take a part of the body."""
@@ -171,22 +207,12 @@ class Connection(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """Answer at once, where that is possible."""
+        if self.parser.should_upgrade():
+            return
         if self._route is None:
             super().on_message_complete()
             return
-        coroutine = self._route.begin(self.headers, self._take_body())
-        try:
-            waiting = coroutine.send(None)
-        except StopIteration as done:
-            self._reply(done.value)
-        else:
-            self._start(self._rest(_Resumed(coroutine, waiting)))
-            super().on_message_complete()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Forget what was not complete."""
-        self._take_body()
-        super().connection_lost(exc)
+        self._answer(self._route, self._take_body())
 
     def shutdown(self) -> None:
         """Close the connection, after the request that is under way."""
@@ -206,6 +232,44 @@ class Connection(HttpToolsProtocol):
         elif self.timeout_keep_alive_task is None and now - self._idle_since > self._limits.idle_seconds:
             self.transport.close()
 
+    @property
+    def _idle(self) -> bool:
+        """Whether an answer could be written at once: none is on its way, and the client reads what it gets."""
+        return (self.cycle is None or self.cycle.response_complete) and not self.flow.write_paused
+
+    def _identify(self, own: bytes, traceparent: bytes) -> None:
+        """Give the request its id, and the answer the headers that follow from the request's."""
+        own = own or next(self._limits.ids)
+        self._echoed = [*self.server_state.default_headers, (_REQUEST_ID, own)]
+        if traceparent:
+            self._echoed.append((_TRACEPARENT, traceparent))
+        # What answers the request, here or in a task that begins here, takes this along.
+        CURRENT_REQUEST.set(RequestContext(own, traceparent))
+
+    def _remember(self, last: _Known, data: bytes) -> None:
+        """Remember a read that was one request and no more: most clients send the same head again and again.
+
+        The very same bytes mean the very same, so the parser need not see them; it stands between two requests.
+        """
+        head = data.find(b"\r\n\r\n") + 4
+        if head <= _KNOWN_BYTES and len(data) - head == last.size and self._route is None:
+            self._known = last._replace(head=data[:head], size=len(data))
+
+    def _decline_upgrade(self, rest: bytes) -> None:
+        """Take a request to change to another protocol, HTTP/2 mostly, as one that does not ask for it.
+
+        The parser leaves its body to that other protocol: it reads the request once more, without the question.
+        """
+        method = self.parser.get_method()
+        if method == b"CONNECT":
+            self._refuse(400, "CONNECT is for proxies, and this is none; send the request itself")
+            return
+        lines = [b"%b %b HTTP/%b" % (method, self.url, self.parser.get_http_version().encode())]
+        lines += [b"%b: %b" % item for item in self.headers if item[0] not in (b"upgrade", b"http2-settings")]
+        self.parser = httptools.HttpRequestParser(self)
+        self._received = 0
+        self.data_received(b"\r\n".join((*lines, b"", b"")) + rest)
+
     def _start(self, app: Any) -> None:
         """Begin to answer with an application of ASGI."""
         url, headers, expect, mine = self.url, self.headers, self.expect_100_continue, self.app
@@ -217,6 +281,17 @@ class Connection(HttpToolsProtocol):
         self.cycle.default_headers = self._echoed
         if self.loop.time() >= self._closes:
             self.cycle.keep_alive = False
+
+    def _answer(self, route: DirectRoute, body: bytes) -> None:
+        """Answer a request that is wholly there: at once, or as soon as may be."""
+        coroutine = route.begin(self.headers, body)
+        try:
+            waiting = coroutine.send(None)
+        except StopIteration as done:
+            self._reply(done.value)
+        else:
+            self._start(self._rest(_Resumed(coroutine, waiting)))
+            super().on_message_complete()
 
     def _take_body(self) -> bytes:
         """Return what was gathered of the body, and gather no more."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import os
 import signal
 import socket
 from collections.abc import Callable, Sequence
@@ -17,6 +18,7 @@ from modelyard_runtime.group.board import Board
 from modelyard_runtime.group.member import Member
 from modelyard_runtime.group.peers import Peers
 from modelyard_runtime.observe.log import set_up_logging
+from modelyard_runtime.observe.tracing import end_tracing, start_tracing
 from modelyard_runtime.report import write_termination_message
 from modelyard_runtime.serving.app import RuntimeApp
 from modelyard_runtime.serving.catalog import Source, signature_of
@@ -97,6 +99,8 @@ async def _serve(
     loop.add_signal_handler(signal.SIGTERM, drain.on_terminate)
     loop.add_signal_handler(signal.SIGINT, drain.on_interrupt)
     app = RuntimeApp(settings, drain=drain, member=member, board=board)
+    service = sources[0].name if len(sources) == 1 else "modelyard"
+    tracing = app.parts.tracing = start_tracing(os.environ, service, speaks=_speaks(member))
     for source in sources:
         app.registry.expect(source.name)
     server = HttpServer(
@@ -144,6 +148,7 @@ async def _serve(
             await serving
         for task in watching:
             task.cancel()
+        await end_tracing(tracing)
         app.close()
         listener.close()
 

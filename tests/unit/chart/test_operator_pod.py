@@ -81,6 +81,7 @@ def test_values_reach_the_operators_configuration(chart: Chart) -> None:
         },
         envoy={"image": "mirror.example/envoy:v1.36.2"},
         router={"replicas": 3, "concurrency": 4},
+        tracing={"env": {"OTEL_EXPORTER_OTLP_HEADERS": 'team="a",b=c'}},
         watchNamespaces=["a", "b"],
         clusterDomain="example.internal",
         workers=2,
@@ -97,6 +98,7 @@ def test_values_reach_the_operators_configuration(chart: Chart) -> None:
     assert rendered.pod["spec"]["imagePullSecrets"] == [{"name": "one"}, {"name": "two"}]
     assert settings.image_pull_secrets == ("one", "two")
     assert (settings.router_replicas, settings.router_concurrency) == (3, 4)
+    assert settings.tracing == {"OTEL_EXPORTER_OTLP_HEADERS": 'team="a",b=c'}
     assert settings.cluster_domain == "example.internal"
     assert (config.namespaces, config.workers) == (("a", "b"), 2)
     assert rendered.env["MODELYARD_LOG_LEVEL"] == "DEBUG"

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from typing import Any
 
 import yaml
 from modelyard_local.warden import marked
+from waiting import eventually
 
 SECONDS = 100.0
 
@@ -103,11 +103,7 @@ class Installation:
 
 def until(holds: Callable[[], Any], what: str) -> Any:
     """Wait until something holds; return what it returned."""
-    end = time.monotonic() + SECONDS
-    while not (result := holds()):
-        assert time.monotonic() < end, f"never: {what}"
-        time.sleep(0.05)
-    return result
+    return eventually(holds, every=0.05, seconds=SECONDS, failure=lambda _: f"never: {what}")
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -25,6 +24,7 @@ from modelyard_local.state import StateFolder
 from modelyard_local.store import Store
 from modelyard_local.volumes import Claims
 from modelyard_local.warden import MARK, sweep
+from waiting import eventually_async
 
 Object = dict[str, Any]
 SECONDS = 60.0
@@ -105,11 +105,8 @@ def service(name: str, *, headless: bool = False) -> Object:
 
 async def eventually(holds: Callable[[], Any], what: str = "") -> Any:
     """Wait until a condition holds, and return what it returned."""
-    end = time.monotonic() + SECONDS
-    while not (result := holds()):
-        assert time.monotonic() < end, f"never came true: {what or holds}"
-        await asyncio.sleep(0.02)
-    return result
+    failure = f"never came true: {what or holds}"
+    return await eventually_async(holds, every=0.02, seconds=SECONDS, failure=lambda _: failure)
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import socket
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 from modelyard_local.addresses import AddressBlock, check_ports
 from modelyard_local.errors import LocalError
+from modelyard_local.process import start_process
 from modelyard_local.proxy import ServicePorts
 from modelyard_local.warden import marked, sweep
 from unit.local.installation_support import until
@@ -87,3 +89,16 @@ def test_a_port_that_is_taken_is_moved_for_services_and_named_for_pods() -> None
 
     assert moved == (port + 8000) % 65536
     assert f"port {port} is taken on every address of this machine" in str(caught.value)
+
+
+def test_variables_of_opentelemetry_reach_pods_and_others_do_not(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4318")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    names = "sorted(name for name in os.environ if name.startswith(('OTEL', 'AWS')))"
+
+    async def run() -> int:
+        command = ["python", "-c", f"import os; print({names})"]
+        return await start_process(command, {}, folder=folder, log=folder / "log", mark={}).wait()
+
+    assert asyncio.run(run()) == 0
+    assert (folder / "log").read_text() == "['OTEL_EXPORTER_OTLP_ENDPOINT']\n"

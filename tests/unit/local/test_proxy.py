@@ -9,6 +9,7 @@ import pytest
 from modelyard_local.httpget import HttpFailed, http_get
 from modelyard_local.objects import Key
 from unit.local.support import Load, container, deployment, eventually, rig, service
+from waiting import eventually_async
 
 pytestmark = pytest.mark.anyio
 
@@ -94,8 +95,7 @@ async def test_a_deleted_service_stops_answering_and_comes_back_on_its_address(f
                 return None
 
         async def until(name: str, wanted: bytes | None) -> None:
-            while await asked(name) != wanted:  # noqa: ASYNC110 - a condition outside of this program
-                await asyncio.sleep(0.02)
+            await eventually_async(lambda: asked(name), lambda answer: answer == wanted, every=0.02)
 
         await until("web", b"web")
         await until("other", b"other")

@@ -3,6 +3,7 @@
 After a change that is meant: `python tests/unit/operator/test_manifests.py` writes the files anew; read the diff.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from manifest_cases import FULL, abtest, model_deployment
 from modelyard_operator.api.abtest import ABTestSpec
 from modelyard_operator.api.modeldeployment import ModelDeploymentSpec
 from modelyard_operator.experiment.buckets import Segment
+from modelyard_operator.main import Config, ConfigError
 from modelyard_operator.manifests.abtest import read_annotations, render_abtest, router_config
 from modelyard_operator.manifests.common import LABEL_REVISION
 from modelyard_operator.manifests.modeldeployment import render_model_deployment
@@ -31,8 +33,8 @@ def _owner(manifest: Object) -> Object:
     return {**manifest, "metadata": {**manifest["metadata"], "namespace": "shop", "uid": "uid-1", "generation": 1}}
 
 
-def _model(manifest: Object) -> list[Object]:
-    return render_model_deployment(_owner(manifest), ModelDeploymentSpec.parse(manifest["spec"]), SETTINGS)
+def _model(manifest: Object, settings: Settings = SETTINGS) -> list[Object]:
+    return render_model_deployment(_owner(manifest), ModelDeploymentSpec.parse(manifest["spec"]), settings)
 
 
 def _router(weights: tuple[int, int] = (9000, 1000)) -> list[Object]:
@@ -56,6 +58,39 @@ def test_whole_objects(name: str) -> None:
     expected = list(yaml.safe_load_all((RENDERED / f"{name}.yaml").read_text()))
 
     assert _plain(_cases()[name]) == expected
+
+
+def test_tracing_reaches_the_runtime_and_no_other_container() -> None:
+    tracing = {
+        "OTEL_TRACES_SAMPLER_ARG": "0.1",
+        "OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318",
+        "OTEL_RESOURCE_ATTRIBUTES": "deployment.environment.name=live",
+    }
+
+    pod = _model(model_deployment(), replace(SETTINGS, tracing=tracing))[-1]["spec"]["template"]["spec"]
+
+    (runtime,) = pod["containers"]
+    (untraced,) = _model(model_deployment())[-1]["spec"]["template"]["spec"]["containers"]
+    assert runtime["env"][len(untraced["env"]) :] == [
+        {"name": "K8S_NAMESPACE", "valueFrom": {"fieldRef": {"fieldPath": "metadata.namespace"}}},
+        {"name": "K8S_POD", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+        {"name": "OTEL_EXPORTER_OTLP_ENDPOINT", "value": "http://collector:4318"},
+        {
+            "name": "OTEL_RESOURCE_ATTRIBUTES",
+            "value": "k8s.namespace.name=$(K8S_NAMESPACE),k8s.deployment.name=churn,k8s.pod.name=$(K8S_POD),"
+            "deployment.environment.name=live",
+        },
+        {"name": "OTEL_TRACES_SAMPLER_ARG", "value": "0.1"},
+    ]
+    assert "OTEL_" not in str(pod["initContainers"])
+
+
+@pytest.mark.parametrize("value", ["x", "[]", '{"PATH": "/"}', '{"OTEL_BSP_SCHEDULE_DELAY": 5}'])
+def test_tracing_that_is_no_set_of_variables_is_refused(value: str) -> None:
+    images = dict.fromkeys(("MODELYARD_RUNTIME_IMAGE", "MODELYARD_ROUTER_IMAGE", "MODELYARD_ENVOY_IMAGE"), "image:1")
+
+    with pytest.raises(ConfigError, match="MODELYARD_TRACING must be a JSON object"):
+        Config.from_env({**images, "MODELYARD_TRACING": value})
 
 
 def test_replicas_do_not_make_a_new_revision_and_a_new_uri_does() -> None:

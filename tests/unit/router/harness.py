@@ -34,6 +34,7 @@ from modelyard_runtime.contract import (
     ROUTER_SIDECAR_PORT,
     Env,
 )
+from waiting import eventually_async
 
 KEY = "x-user-id"
 PATIENCE = 40.0  # seconds after which a test gives up waiting; nothing is asserted about how long things take
@@ -43,13 +44,10 @@ _T = TypeVar("_T")
 
 async def until(look: Callable[[], Awaitable[_T]], good: Callable[[_T], bool]) -> _T:
     """Look again and again until it is good."""
-    end = asyncio.get_running_loop().time() + PATIENCE
-    while True:
-        value = await look()
-        if good(value):
-            return value
-        assert asyncio.get_running_loop().time() < end, f"waited in vain; the last look gave {value!r}"
-        await asyncio.sleep(0.02)
+    found: _T = await eventually_async(
+        look, good, every=0.02, seconds=PATIENCE, failure=lambda seen: f"waited in vain; the last look gave {seen!r}"
+    )
+    return found
 
 
 def bucket(salt: str, key: str) -> int:

@@ -8,7 +8,6 @@ import os
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -24,6 +23,7 @@ from modelyard_runtime.serving.app import RuntimeApp
 from modelyard_runtime.serving.drain import Drain
 from modelyard_runtime.serving.registry import ServedModel
 from modelyard_runtime.settings import Settings
+from waiting import eventually, eventually_async
 
 NAMES = ("age", "income", "tenure", "calls")
 LOGISTIC = {
@@ -35,6 +35,18 @@ LOGISTIC = {
     "metadata": {"performance": {"accuracy": "0.93"}},
 }
 SUM = {"type": "linear", "weights": [1, 1]}
+UNSUPPORTED: list[Callable[[Any], Any]] = [
+    lambda client: client.get_trace_settings(),
+    lambda client: client.update_trace_settings("churn", {"trace_rate": "1"}),
+    lambda client: client.get_log_settings(),
+    lambda client: client.update_log_settings({"log_verbose_level": 1}),
+    lambda client: client.get_system_shared_memory_status(),
+    lambda client: client.register_system_shared_memory("region", "/key", 64),
+    lambda client: client.unregister_system_shared_memory(),
+    lambda client: client.get_cuda_shared_memory_status(),
+    lambda client: client.unregister_cuda_shared_memory("region"),
+]
+"""Calls of tritonclient, in its HTTP and its gRPC form, to what is Triton's own."""
 
 
 def write_model(folder: Path, model: Mapping[str, Any]) -> str:
@@ -93,8 +105,7 @@ class Api:
 
 async def until(condition: Callable[[], bool]) -> None:
     """Wait for something that nobody announces; the test's own timeout bounds it."""
-    while not condition():  # noqa: ASYNC110 -- what is waited for are counters of other parts, which set no event
-        await asyncio.sleep(0.005)
+    await eventually_async(condition, every=0.005)
 
 
 @dataclass
@@ -116,14 +127,15 @@ class Server:
 
     def wait_for(self, path: str, status: int) -> None:
         """Wait until a GET answers `status`; the test's own timeout bounds it."""
-        while True:
+
+        def look() -> int | None:
             assert self.process.poll() is None, "the server ended"
             try:
-                if self.status(path) == status:
-                    return
+                return self.status(path)
             except httpx.TransportError:
-                pass
-            time.sleep(0.01)
+                return None
+
+        eventually(look, lambda found: found == status, every=0.01)
 
     def finish(self) -> int:
         return self.process.wait(timeout=60)

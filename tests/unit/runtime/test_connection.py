@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import socket
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -54,12 +56,12 @@ class FakeTransport(asyncio.Transport):
         return self.closed
 
 
-def connect(**limits: Any) -> tuple[Connection, FakeTransport]:
-    """Return a connection whose application never answers."""
+async def never(scope: Any, receive: Any, send: Any) -> None:
+    await asyncio.Event().wait()
 
-    async def app(scope: Any, receive: Any, send: Any) -> None:
-        await asyncio.Event().wait()
 
+def connect(app: Any = never, **limits: Any) -> tuple[Connection, FakeTransport]:
+    """Return a connection; its application never answers unless another is given."""
     config = uvicorn.Config(app, interface="asgi3", ws="none", lifespan="off", log_config=None)
     connection = Connection(config=config, server_state=ServerState(), app_state={}, limits=ConnectionLimits(**limits))
     transport = FakeTransport()
@@ -113,6 +115,31 @@ def test_a_connection_that_sends_nothing_is_closed() -> None:
         return states
 
     assert asyncio.run(scenario()) == [False, True]
+
+
+@pytest.mark.parametrize("error", [None, ConnectionResetError()])
+def test_a_connection_that_has_ended_is_held_by_nothing(error: Exception | None) -> None:
+    async def answer(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+        await send({"type": "http.response.body", "body": b"{}"})
+
+    async def scenario() -> tuple[bytes, weakref.ref[Connection]]:
+        connection, transport = connect(answer, idle_seconds=1000.0)
+        connection.data_received(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        await asyncio.gather(*connection.tasks)
+        connection.connection_lost(error)
+        reference = weakref.ref(connection)
+        del connection
+        await asyncio.sleep(0)
+        gc.collect()
+        return transport.written, reference
+
+    async def run() -> None:
+        written, reference = await scenario()
+        assert written.startswith(b"HTTP/1.1 200 OK")
+        assert reference() is None
+
+    asyncio.run(run())
 
 
 @pytest.mark.parametrize(

@@ -2,88 +2,33 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
 import signal
 import socket
-from contextlib import suppress
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
-from unit.runtime.support import SUM, Server, start_server, until
-
-BODY = json.dumps({"features": [1, 2]}).encode()
-REQUEST = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s" % (len(BODY), BODY)
+from unit.runtime.load import REQUEST, WORKERS, end_under_load
+from unit.runtime.support import SUM, Server, start_server
 
 
-@dataclass
-class Tally:
-    """What the clients saw."""
-
-    answers: dict[int, int] = field(default_factory=dict)
-    failures: list[str] = field(default_factory=list)
-    stop: bool = False
-
-
-async def keep_asking(ports: list[int], tally: Tally) -> None:
-    """Ask on one connection for as long as it lasts, then on a new one: to the first server that accepts it."""
-    while not tally.stop:
-        for port in ports:
-            with suppress(ConnectionRefusedError):
-                reader, writer = await asyncio.open_connection("127.0.0.1", port)
-                break
-        try:
-            await _ask_until_closed(reader, writer, port, tally)
-        except (OSError, asyncio.IncompleteReadError) as exc:
-            tally.failures.append(f"{port}: {exc!r}")
-        finally:
-            writer.close()
-            with suppress(OSError):
-                await writer.wait_closed()
+@pytest.fixture(scope="module")
+def other(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The server that clients move to."""
+    with start_server(tmp_path_factory.mktemp("new"), SUM, MODELYARD_MODEL_VERSION="new") as started:
+        started.wait_for("/health/ready", 200)
+        yield started
 
 
-async def _ask_until_closed(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, port: int, tally: Tally
-) -> None:
-    while not tally.stop:
-        writer.write(REQUEST)
-        head = (await reader.readuntil(b"\r\n\r\n")).lower()
-        length = int(head.partition(b"content-length: ")[2].partition(b"\r\n")[0])
-        body = await reader.readexactly(length)
-        if not head.startswith(b"http/1.1 200 ") or json.loads(body)["prediction"] != 3.0:
-            tally.failures.append(f"{port}: {head!r} {body!r}")
-        tally.answers[port] = tally.answers.get(port, 0) + 1
-        if b"connection: close" in head:
-            return
-
-
+@pytest.mark.parametrize("workers", WORKERS)
 @pytest.mark.parametrize("drain_delay", ["0", "0.5"])
-def test_clients_move_to_another_server_without_a_failed_request(drain_delay: str, tmp_path: Path) -> None:
-    with (
-        start_server(tmp_path / "old", SUM, MODELYARD_DRAIN_DELAY=drain_delay) as old,
-        start_server(tmp_path / "new", SUM) as new,
-    ):
-        old.wait_for("/health/ready", 200)
-        new.wait_for("/health/ready", 200)
-        tally = Tally()
+def test_clients_move_to_another_server_without_a_failed_request(
+    drain_delay: str, workers: int, other: Server, tmp_path: Path
+) -> None:
+    tally = end_under_load(tmp_path, other, workers=workers, MODELYARD_DRAIN_DELAY=drain_delay)
 
-        async def scenario() -> int:
-            clients = [asyncio.create_task(keep_asking([old.port, new.port], tally)) for _ in range(32)]
-            await until(lambda: tally.answers.get(old.port, 0) >= 500)
-            old.process.terminate()
-            code = await asyncio.to_thread(old.finish)
-            enough = tally.answers.get(new.port, 0) + 500
-            await until(lambda: tally.answers.get(new.port, 0) >= enough)
-            tally.stop = True
-            await asyncio.gather(*clients)
-            return code
-
-        code = asyncio.run(scenario())
-
-        assert tally.failures == []
-        assert code == 0
+    assert tally.failures == []
 
 
 def test_ready_fails_at_once_while_requests_are_still_answered(tmp_path: Path) -> None:

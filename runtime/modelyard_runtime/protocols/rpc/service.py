@@ -16,6 +16,7 @@ from modelyard_runtime.errors import BadRequest, RequestError
 from modelyard_runtime.observe.metrics import UNRESOLVED
 from modelyard_runtime.observe.statistics import Stages
 from modelyard_runtime.protocols.hot import Parts
+from modelyard_runtime.protocols.large import LARGE_BYTES
 from modelyard_runtime.protocols.rpc.messages import SERVICE, Messages
 from modelyard_runtime.protocols.rpc.tensors import parameters_of, read_request, write_response
 from modelyard_runtime.protocols.v2.describe import (
@@ -44,7 +45,8 @@ _CODES = {
     503: grpc.StatusCode.UNAVAILABLE,
     504: grpc.StatusCode.DEADLINE_EXCEEDED,
 }
-_Method = Callable[[Any, Any], Awaitable[Any]]
+_OUTCOMES = {**_CODES, 200: grpc.StatusCode.OK, 499: grpc.StatusCode.CANCELLED}
+_Method = Callable[..., Awaitable[Any]]
 
 
 class InferenceService:
@@ -98,12 +100,13 @@ class InferenceService:
 
         async def answer(data: bytes, context: Any) -> Any:
             self.calls += 1
+            self._parts.in_flight += infer
             try:
                 try:
                     request = request_class.FromString(data)
                 except DecodeError:
                     raise BadRequest(f"the request is not a {request_class.DESCRIPTOR.full_name}") from None
-                response = await method(request, context)
+                response = await (method(request, context, len(data)) if infer else method(request, context))
                 if self._held is not None:
                     await self._held.wait()
                 return response
@@ -116,19 +119,10 @@ class InferenceService:
                 error = (grpc.StatusCode.INTERNAL, "the server failed; its log says why")
             finally:
                 self.calls -= 1
+                self._parts.in_flight -= infer
             return await context.abort(*error)
 
-        return self._counted(answer) if infer else answer
-
-    def _counted(self, answer: _Method) -> _Method:
-        async def counted(data: bytes, context: Any) -> Any:
-            self._parts.in_flight += 1
-            try:
-                return await answer(data, context)
-            finally:
-                self._parts.in_flight -= 1
-
-        return counted
+        return answer
 
     def _response(self, method: str, /, **fields: Any) -> Any:
         return self._messages.methods[method][1](**fields)
@@ -191,17 +185,20 @@ class InferenceService:
         if request.repository_name:
             raise BadRequest("there is one repository, and it has no name; leave repository_name empty")
 
-    async def _model_infer(self, request: Any, context: Any) -> Any:
+    async def _model_infer(self, request: Any, context: Any, size: int) -> Any:
+        """`size`: the bytes of the request; those of a large one are read, and its answer written, in a thread."""
         start = time.perf_counter()
         stages = Stages()
         parts = self._parts
+        trace = parts.tracing.begin_rpc(context.invocation_metadata()) if parts.tracing is not None else None
         served: ServedModel | None = None
         status = 500
         try:
             served = resolve_version(parts.registry, request.model_name, request.model_version or None)
-            asked = read_request(request)
+            large = size > LARGE_BYTES
             arrived = asyncio.get_running_loop().time()
             left = context.time_remaining()
+            asked = await asyncio.to_thread(read_request, request) if large else read_request(request)
             outputs = await compute_outputs(
                 parts,
                 served,
@@ -211,7 +208,10 @@ class InferenceService:
                 stages=stages,
             )
             response = self._response("ModelInfer")
-            write_response(response, served, asked, outputs, cached=stages.cached)
+            if large:
+                await asyncio.to_thread(write_response, response, served, asked, outputs, cached=stages.cached)
+            else:
+                write_response(response, served, asked, outputs, cached=stages.cached)
             status = 200
             return response
         except RequestError as exc:
@@ -223,5 +223,8 @@ class InferenceService:
         finally:
             name, version = (served.name, served.version) if served is not None else (UNRESOLVED, UNRESOLVED)
             parts.metrics.observe(name, version, _PROTOCOL, status, time.perf_counter() - start)
+            if trace is not None:
+                code = _OUTCOMES.get(status, grpc.StatusCode.INTERNAL)
+                trace.end(served, stages, code, protocol=_PROTOCOL, service=SERVICE, method="ModelInfer")
             if served is not None:
                 parts.statistics.add(name, version, stages, success=status == 200)

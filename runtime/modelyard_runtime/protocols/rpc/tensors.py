@@ -12,6 +12,7 @@ from modelyard_runtime.errors import BadRequest
 from modelyard_runtime.formats.base import Array
 from modelyard_runtime.protocols.v2.datatypes import check_shape, datatype_of, from_raw, to_raw
 from modelyard_runtime.protocols.v2.request import (
+    MAX_TENSORS,
     InferRequest,
     OutputRequest,
     check_datatype,
@@ -43,6 +44,8 @@ def read_request(message: Any) -> InferRequest:
     raw = message.raw_input_contents
     if not message.inputs:
         raise BadRequest("the request has no inputs")
+    if len(message.inputs) > MAX_TENSORS or len(message.outputs) > MAX_TENSORS:
+        raise BadRequest(f"the request has more than {MAX_TENSORS} inputs or outputs; send fewer")
     if raw and len(raw) != len(message.inputs):
         raise BadRequest(f"raw_input_contents has {len(raw)} entries, and there are {len(message.inputs)} inputs")
     inputs: dict[str, Array] = {}
@@ -53,7 +56,8 @@ def read_request(message: Any) -> InferRequest:
             raise BadRequest(f"inputs[{index}] has no name")
         if name in inputs:
             raise BadRequest(f"input {shown} is there twice")
-        refuse_unsupported(parameters_of(tensor.parameters))
+        if tensor.parameters:
+            refuse_unsupported(parameters_of(tensor.parameters))
         datatype = check_datatype(tensor.datatype, shown)
         shape = check_shape(list(tensor.shape), shown)
         if not raw:
@@ -66,7 +70,7 @@ def read_request(message: Any) -> InferRequest:
     for output in message.outputs:
         refuse_unsupported(parameters_of(output.parameters))
         outputs.append(OutputRequest(output.name))
-    parameters = parameters_of(message.parameters)
+    parameters = parameters_of(message.parameters) if message.parameters else {}
     return InferRequest(
         inputs=inputs,
         outputs=outputs,
@@ -131,7 +135,8 @@ def write_response(
     """
     response.model_name = served.name
     response.model_version = served.version
-    response.id = request.id or ""
+    if request.id:
+        response.id = request.id
     if cached is not None:
         response.parameters["cached"].bool_param = cached
     raw = request.binary or any(datatype_of(values) not in _FIELDS for values in outputs.values())

@@ -11,9 +11,9 @@ from modelyard_runtime.formats.base import Array, Model, TensorSpec
 from modelyard_runtime.protocols.v2.datatypes import as_datatype, datatype_of
 from modelyard_runtime.protocols.v2.request import InferRequest
 
-__all__ = ["bind_inputs", "bind_outputs", "output_specs", "present"]
+__all__ = ["UNNAMED", "bind_inputs", "bind_outputs", "output_specs", "present"]
 
-_UNNAMED = frozenset({"input-0", "input_0", "input__0", "predict"})
+UNNAMED = frozenset({"input-0", "input_0", "input__0", "predict"})
 """Names that clients of KServe's and MLServer's servers and of Triton's FIL backend give to a model's only input."""
 
 
@@ -31,7 +31,7 @@ def bind_inputs(model: Model, given: Mapping[str, Array]) -> tuple[dict[str, Arr
     specs = {spec.name: spec for spec in model.inputs}
     if given.keys() <= specs.keys():
         tensors = given
-    elif len(specs) == 1 and len(given) == 1 and next(iter(given)) in _UNNAMED.difference(model.feature_names or ()):
+    elif len(specs) == 1 and len(given) == 1 and next(iter(given)) in UNNAMED.difference(model.feature_names or ()):
         tensors = {next(iter(specs)): next(iter(given.values()))}
     elif len(specs) == 1 and model.feature_names:
         tensors = {next(iter(specs)): _columns(model, model.feature_names, given)}
@@ -46,7 +46,8 @@ def bind_inputs(model: Model, given: Mapping[str, Array]) -> tuple[dict[str, Arr
 
 def _columns(model: Model, names: Sequence[str], given: Mapping[str, Array]) -> Array:
     missing = [name for name in names if name not in given]
-    unknown = [name for name in given if name not in names]
+    known = frozenset(names)
+    unknown = [name for name in given if name not in known]
     if missing or unknown:
         parts = [f"lacks {_listing(missing)}"] if missing else []
         parts += [f"has the unknown {_listing(unknown)}"] if unknown else []

@@ -48,6 +48,8 @@ _NUMPY = {
 _BY_NUMPY = {np.dtype(code): name for name, code in _NUMPY.items()}
 DATATYPES = (*_NUMPY, "BF16", "BYTES")
 _MAX_DIMENSIONS = 32
+_MAX_ELEMENTS = 2**48
+"""More than any body has."""
 
 
 def item_size(datatype: str) -> int | None:
@@ -221,10 +223,10 @@ def check_shape(shape: Any, name: str) -> tuple[int, ...]:
     if (
         type(shape) is not list
         or len(shape) > _MAX_DIMENSIONS
-        or not all(type(size) is int and 0 <= size < 2**48 for size in shape)
+        or not all(type(size) is int and 0 <= size < _MAX_ELEMENTS for size in shape)
     ):
         raise BadRequest(f"shape of input {name} needs to be a list of at most {_MAX_DIMENSIONS} whole numbers")
-    if 0 in shape and math.prod(size or 1 for size in shape) >= 2**48:
-        # numpy makes no such array, though it would have no elements.
+    if 0 in shape and math.prod(size for size in shape if size) >= _MAX_ELEMENTS:
+        # No data, and yet no array: numpy leaves the zeros out when it counts the bytes.
         raise BadRequest(f"input {name} is empty; send at least one row")
     return tuple(shape)

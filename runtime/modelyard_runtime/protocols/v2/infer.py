@@ -17,6 +17,7 @@ from modelyard_runtime.protocols.large import LARGE_BYTES
 from modelyard_runtime.protocols.v2.bind import bind_inputs, bind_outputs, present
 from modelyard_runtime.protocols.v2.datatypes import datatype_of, to_json, to_raw
 from modelyard_runtime.protocols.v2.request import InferRequest, flag_of, parse_infer
+from modelyard_runtime.protocols.v2.single import SingleRow, read_single
 from modelyard_runtime.serving.registry import Registry, ServedModel
 
 __all__ = ["compute_outputs", "find_infer", "infer_route", "resolve_version"]
@@ -99,18 +100,37 @@ def infer_route(parts: Parts, name: str, version: str | None) -> HotRoute:
     """Answer inference requests for a model, and a version where the path gives one."""
 
     async def handle(call: Call) -> Answer:
-        call.served = resolve_version(parts.registry, name, version)
+        served = call.served = resolve_version(parts.registry, name, version)
         length = _header_length(call)
-        if (len(call.body) if length is None else length) > LARGE_BYTES:
-            request = await asyncio.to_thread(parse_infer, call.body, length, call.served.model)
+        if length is None and (single := read_single(call.body, served.model)) is not None:
+            return await _answer_single(parts, served, single, call)
+        large = len(call.body) > LARGE_BYTES
+        if large:
+            request = await asyncio.to_thread(parse_infer, call.body, length, served.model)
         else:
-            request = parse_infer(call.body, length, call.served.model, parts.floats)
+            request = parse_infer(call.body, length, served.model, parts.floats)
         outputs = await compute_outputs(
-            parts, call.served, request, deadline=call.deadline, arrived=call.arrived, stages=call.stages
+            parts, served, request, deadline=call.deadline, arrived=call.arrived, stages=call.stages
         )
-        return _encode(call.served, request, outputs, call.stages.cached)
+        cached = call.stages.cached
+        if large:
+            return await asyncio.to_thread(_encode, served, request, outputs, cached)
+        return _encode(served, request, outputs, cached)
 
-    return HotRoute("v2", parts, handle)
+    if version is None:
+        return HotRoute("v2", parts, handle, "/v2/models/{model}/infer", {"model": name})
+    names = {"model": name, "version": version}
+    return HotRoute("v2", parts, handle, "/v2/models/{model}/versions/{version}/infer", names)
+
+
+async def _answer_single(parts: Parts, served: ServedModel, single: SingleRow, call: Call) -> Answer:
+    stages = call.stages
+    stages.on_parsed(1)
+    predictions = await parts.compute.predict(
+        served.model, single.row, deadline=call.deadline, on_start=stages.on_start
+    )
+    outputs = _presented(served, (), {"prediction": predictions}, stages)
+    return _encode(served, InferRequest(inputs={}, id=single.id), outputs, None)
 
 
 def _header_length(call: Call) -> int | None:

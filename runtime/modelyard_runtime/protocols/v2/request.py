@@ -14,6 +14,7 @@ from modelyard_runtime.protocols.numbers import FloatParser
 from modelyard_runtime.protocols.v2.datatypes import DATATYPES, check_shape, from_json, from_raw, item_size
 
 __all__ = [
+    "MAX_TENSORS",
     "InferRequest",
     "OutputRequest",
     "check_datatype",
@@ -27,7 +28,8 @@ _UNSUPPORTED = {
     "shared_memory_region": "shared memory is not supported here; send the data itself",
     "classification": "classification of outputs is not supported here; ask for the output probabilities",
 }
-_MAX_TENSORS = 100_000
+MAX_TENSORS = 100_000
+"""Inputs, or outputs, of one request."""
 
 
 class OutputRequest(NamedTuple):
@@ -115,7 +117,7 @@ def _only_input(body: bytes, model: Model) -> Mapping[str, Array]:
 
 def _inputs(data: Mapping[str, Any], raw: memoryview) -> dict[str, Array]:
     tensors = data.get("inputs")
-    if type(tensors) is not list or not 0 < len(tensors) <= _MAX_TENSORS:
+    if type(tensors) is not list or not 0 < len(tensors) <= MAX_TENSORS:
         raise BadRequest('the body needs "inputs": a list of tensors with name, shape, datatype and data')
     inputs: dict[str, Array] = {}
     offset = 0
@@ -156,7 +158,7 @@ def _outputs(data: Mapping[str, Any]) -> list[OutputRequest]:
     wanted = data.get("outputs")
     if wanted is None:
         return []
-    if type(wanted) is not list or len(wanted) > _MAX_TENSORS:
+    if type(wanted) is not list or len(wanted) > MAX_TENSORS:
         raise BadRequest("outputs needs to be a list of objects with a name")
     outputs = []
     for index, output in enumerate(wanted):

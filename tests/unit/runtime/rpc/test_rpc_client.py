@@ -22,7 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tritonclient.grpc import service_pb2 as pb
 from tritonclient.utils import InferenceServerException
-from unit.runtime.support import LOGISTIC, NAMES, Server, start_server
+from unit.runtime.support import LOGISTIC, NAMES, UNSUPPORTED, Server, start_server
 
 ROWS = np.array([[1, 2, 3, 4], [-9, 0, 0, 0]], dtype=np.float64)
 LABELS = ["leave", "stay"]
@@ -236,20 +236,7 @@ def test_statistics(client: Any) -> None:
     assert [batch.batch_size for batch in after.batch_stats if batch.batch_size == 2] == [2]
 
 
-@pytest.mark.parametrize(
-    "call",
-    [
-        lambda client: client.get_trace_settings(),
-        lambda client: client.update_trace_settings("churn", {"trace_rate": "1"}),
-        lambda client: client.get_log_settings(),
-        lambda client: client.update_log_settings({"log_verbose_level": 1}),
-        lambda client: client.get_system_shared_memory_status(),
-        lambda client: client.register_system_shared_memory("region", "/key", 64),
-        lambda client: client.unregister_system_shared_memory(),
-        lambda client: client.get_cuda_shared_memory_status(),
-        lambda client: client.unregister_cuda_shared_memory("region"),
-    ],
-)
+@pytest.mark.parametrize("call", UNSUPPORTED)
 def test_what_is_not_there_is_unimplemented(client: Any, call: Any) -> None:
     with pytest.raises(InferenceServerException, match=r"UNIMPLEMENTED"):
         call(client)

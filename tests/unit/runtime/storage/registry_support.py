@@ -8,14 +8,12 @@ import hashlib
 import io
 import json
 import tarfile
-import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -24,6 +22,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+from unit.runtime.storage.servers import QuietHandler, http_server
 
 USER, PASSWORD = "reader", "a password, never to be shown"
 HTPASSWD = f"{USER}:$2b$04$t1jLXCUcmUy0Fuf4rYfZLu1qOszz28SwtzepkKRAZyb3RrmT.iy/G\n"
@@ -148,7 +147,7 @@ class TokenServer:
     def running(self) -> Iterator[TokenServer]:
         login = self
 
-        class Handler(BaseHTTPRequestHandler):
+        class Handler(QuietHandler):
             def do_GET(self) -> None:
                 scope = parse_qs(urlsplit(self.path).query)["scope"][0]
                 given = self.headers.get("Authorization")
@@ -159,19 +158,8 @@ class TokenServer:
                 self.end_headers()
                 self.wfile.write(body)
 
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        self.port = int(server.server_address[1])
-        try:
+        with http_server(Handler) as self.port:
             yield self
-        finally:
-            server.shutdown()
-            thread.join()
-            server.server_close()
 
 
 def _unpadded(data: bytes) -> str:

@@ -17,6 +17,7 @@ import urllib.request
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from email.utils import formatdate
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 from modelyard_local import _exec
@@ -45,6 +46,27 @@ class Server:
     def through(self, port: int) -> dict[str, str]:
         """Return the environment of a client that comes through another port."""
         return {name: value.replace(f":{self.port}", f":{port}") for name, value in self.environ.items()}
+
+
+class QuietHandler(BaseHTTPRequestHandler):
+    """A handler that prints nothing."""
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@contextlib.contextmanager
+def http_server(handler: type[BaseHTTPRequestHandler]) -> Iterator[int]:
+    """Serve in threads on a free loopback port, which is given."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield int(server.server_address[1])
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
 
 
 @contextlib.contextmanager

@@ -10,10 +10,8 @@ import contextlib
 import hashlib
 import json
 import re
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -21,7 +19,7 @@ from urllib.parse import unquote
 import pytest
 from modelyard_runtime.artifacts import fetch
 from modelyard_runtime.errors import AccessDenied, ArtifactNotFound, LoadFailed, StartupFailure, UnsafeArtifact
-from unit.runtime.storage.servers import Cutter
+from unit.runtime.storage.servers import Cutter, QuietHandler, http_server
 from unit.runtime.support import SUM
 
 COMMIT = "5f3a1c" + "0" * 34
@@ -97,7 +95,7 @@ class Hub:
     def _listen(self, host: str) -> Iterator[int]:
         hub = self
 
-        class Handler(BaseHTTPRequestHandler):
+        class Handler(QuietHandler):
             def do_GET(self) -> None:
                 status, headers, body = hub.answer(host, self.path, self.headers)
                 self.send_response(status)
@@ -107,18 +105,8 @@ class Hub:
                 with contextlib.suppress(ConnectionError):
                     self.wfile.write(body)
 
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield int(server.server_address[1])
-        finally:
-            server.shutdown()
-            thread.join()
-            server.server_close()
+        with http_server(Handler) as port:
+            yield port
 
 
 @pytest.fixture

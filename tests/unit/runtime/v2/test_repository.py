@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
-from modelyard_runtime.serving.catalog import Source
+from modelyard_runtime.serving.catalog import Source, signature_of
 from unit.runtime.support import Api, FakeModel, until, write_model
 
 TOKEN = {"authorization": "Bearer s3cret"}
@@ -272,7 +272,7 @@ def test_a_model_that_was_unloaded_is_not_brought_back_by_a_change_of_its_files(
     source = Source(name="n", uri=model(tmp_path, 1))
 
     async def scenario() -> tuple[Any, Any]:
-        watching = asyncio.create_task(api.app.catalog.watch(source))
+        watching = asyncio.create_task(api.app.catalog.watch(source, signature_of(source)))
         await api.request("POST", f"{REPOSITORY}/n/unload", headers=TOKEN)
         await asyncio.sleep(0.1)  # it has seen the files as they were
         model(tmp_path, 5)

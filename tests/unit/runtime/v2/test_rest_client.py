@@ -13,7 +13,7 @@ import pytest
 import tritonclient.http as triton
 import tritonclient.http.aio as triton_aio
 from tritonclient.utils import InferenceServerException
-from unit.runtime.support import LOGISTIC, NAMES, Server, start_server
+from unit.runtime.support import LOGISTIC, NAMES, UNSUPPORTED, Server, start_server
 
 ROWS = np.array([[1, 2, 3, 4], [-9, 0, 0, 0]], dtype=np.float64)
 LABELS = ["leave", "stay"]
@@ -195,18 +195,7 @@ def test_statistics_count_what_was_done(client: Any) -> None:
 
 @pytest.mark.parametrize(
     "call",
-    [
-        lambda client: client.get_trace_settings(),
-        lambda client: client.update_trace_settings("churn", {"trace_rate": "1"}),
-        lambda client: client.get_log_settings(),
-        lambda client: client.update_log_settings({"log_verbose_level": 1}),
-        lambda client: client.get_system_shared_memory_status(),
-        lambda client: client.register_system_shared_memory("region", "/key", 64),
-        lambda client: client.unregister_system_shared_memory(),
-        lambda client: client.get_cuda_shared_memory_status(),
-        lambda client: client.register_cuda_shared_memory("region", b"handle", 0, 64),
-        lambda client: client.unregister_cuda_shared_memory("region"),
-    ],
+    [*UNSUPPORTED, lambda client: client.register_cuda_shared_memory("region", b"handle", 0, 64)],
 )
 def test_what_is_not_there_says_so(client: Any, call: Any) -> None:
     with pytest.raises(InferenceServerException, match=r"\[501\].*unsupported"):
