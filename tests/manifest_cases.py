@@ -116,6 +116,7 @@ CASES = (
     _mdep("replicas-too-many", "spec.replicas", _spec(replicas=1001)),
     _uri("file", "file:///models/churn", None),
     _mdep("allow-pickle", None, lambda m: m["spec"]["model"].update(allowPickle=True, format="python")),
+    _mdep("torch", None, lambda m: m["spec"]["model"].update(allowPickle=True, format="torch")),
     _mdep("allow-pickle-as-text", "spec.model.allowPickle", lambda m: m["spec"]["model"].update(allowPickle="true")),
     _mdep("unknown-format", "spec.model.format", lambda m: m["spec"]["model"].update(format="tensorflow")),
     _uri("https", "https://models.example/churn.tar.gz", None),
