@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Duration", "Look", "ModelStatistics", "Stages", "Statistics"]
 
-_now = time.perf_counter_ns
 _MAX_BATCH_SIZES = 256
 """Sizes of batches that are told apart: a client could send as many as it likes."""
 
@@ -31,7 +30,9 @@ class Duration:
 
 @dataclass(slots=True)
 class Look:
-    """One request's look into the cache; durations in nanoseconds."""
+    """One request's look into the cache; durations in nanoseconds of `clock`."""
+
+    clock: Callable[[], int] = time.perf_counter_ns
 
     cached: bool = False
     """Whether the answer was computed for an earlier request."""
@@ -43,24 +44,24 @@ class Look:
 
     def on_look(self) -> None:
         """The cache is asked."""
-        self._mark = _now()
+        self._mark = self.clock()
 
     def on_found(self) -> None:
         """The answer was computed for an earlier request."""
         self.cached = True
-        self.look_ns = _now() - self._mark
+        self.look_ns = self.clock() - self._mark
 
     def on_missed(self) -> None:
         """The answer is to be computed."""
-        self.look_ns = _now() - self._mark
+        self.look_ns = self.clock() - self._mark
 
     def on_keep(self) -> None:
         """The answer, just computed, is put into the cache."""
-        self._mark = _now()
+        self._mark = self.clock()
 
     def on_kept(self) -> None:
         """The answer is there."""
-        self.keep_ns = _now() - self._mark
+        self.keep_ns = self.clock() - self._mark
 
 
 class Stages:

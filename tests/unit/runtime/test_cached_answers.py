@@ -280,14 +280,17 @@ def test_the_counts_are_those_of_the_looks(serve: Serve) -> None:
     assert all(value["ns"] > 0 for key, value in found["inference_stats"].items() if key != "queue")
 
 
-def test_the_times_of_a_request_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_times_of_a_request_add_up() -> None:
     times = iter([100, 110, 115, 120, 130, 230, 231, 234, 240, 300, 310, 311, 318, 330])
-    monkeypatch.setattr("modelyard_runtime.observe.statistics._now", lambda: next(times))
+
+    def clock() -> int:
+        return next(times)
+
     statistics = Statistics(lambda: 5.0)
 
-    missed = Stages()
+    missed = Stages(clock)
     missed.on_parsed(2)
-    missed.look = Look()
+    missed.look = Look(clock)
     missed.look.on_look()
     missed.look.on_missed()
     missed.on_start(2, True)
@@ -296,9 +299,9 @@ def test_the_times_of_a_request_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
     missed.look.on_kept()
     statistics.add("m", "1", missed, success=True)
     after_miss = {name: getattr(statistics.of("m", "1"), name).ns for name in ("cache_miss", "queue", "compute_output")}
-    found = Stages()
+    found = Stages(clock)
     found.on_parsed(2)
-    found.look = Look()
+    found.look = Look(clock)
     found.look.on_look()
     found.look.on_found()
     statistics.add("m", "1", found, success=True)
