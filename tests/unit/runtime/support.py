@@ -72,6 +72,38 @@ class FakeModel(RowsModel):
         return np.asarray(self.answer(rows))
 
 
+class FakeTransport(asyncio.Transport):
+    """A connection's other side, which keeps what is written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written = b""
+        self.closed = False
+
+    def write(self, data: Any) -> None:
+        self.written += data
+
+    def write_eof(self) -> None:
+        pass
+
+    def close(self) -> None:
+        self.closed = True
+
+    def is_closing(self) -> bool:
+        return self.closed
+
+    def pause_reading(self) -> None:
+        pass
+
+    def resume_reading(self) -> None:
+        pass
+
+    @property
+    def bodies(self) -> list[bytes]:
+        """The bodies of the answers so far that say 200."""
+        return [part.partition(b"\r\n\r\n")[2] for part in self.written.split(b"HTTP/1.1 200 OK")[1:]]
+
+
 class Api:
     """An application in this process, spoken to over ASGI; `now` is its clock."""
 

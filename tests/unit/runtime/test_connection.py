@@ -15,7 +15,7 @@ import httpx
 import pytest
 import uvicorn
 from modelyard_runtime.serving.connection import Connection, ConnectionLimits
-from unit.runtime.support import SUM, Server, start_server
+from unit.runtime.support import SUM, FakeTransport, Server, start_server
 from uvicorn.server import ServerState
 
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
@@ -35,25 +35,6 @@ def exchange(server: Server, request: bytes) -> tuple[bytes, Any]:
         answer = b"".join(iter(lambda: connection.recv(65536), b""))
     head, _, body = answer.partition(b"\r\n\r\n")
     return head.partition(b"\r\n")[0], json.loads(body)
-
-
-class FakeTransport(asyncio.Transport):
-    def __init__(self) -> None:
-        super().__init__()
-        self.written = b""
-        self.closed = False
-
-    def write(self, data: Any) -> None:
-        self.written += data
-
-    def write_eof(self) -> None:
-        pass
-
-    def close(self) -> None:
-        self.closed = True
-
-    def is_closing(self) -> bool:
-        return self.closed
 
 
 async def never(scope: Any, receive: Any, send: Any) -> None:

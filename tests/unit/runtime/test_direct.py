@@ -13,39 +13,10 @@ import pytest
 import uvicorn
 from modelyard_runtime.serving.connection import Connection, ConnectionLimits
 from modelyard_runtime.serving.reply import Header, Reply
-from unit.runtime.support import SUM, Server, start_server
+from unit.runtime.support import SUM, FakeTransport, Server, start_server
 from uvicorn.server import ServerState
 
 POST = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n"
-
-
-class FakeTransport(asyncio.Transport):
-    def __init__(self) -> None:
-        super().__init__()
-        self.written = b""
-        self.closed = False
-
-    def write(self, data: Any) -> None:
-        self.written += data
-
-    def write_eof(self) -> None:
-        pass
-
-    def close(self) -> None:
-        self.closed = True
-
-    def is_closing(self) -> bool:
-        return self.closed
-
-    def pause_reading(self) -> None:
-        pass
-
-    def resume_reading(self) -> None:
-        pass
-
-    @property
-    def bodies(self) -> list[bytes]:
-        return [part.partition(b"\r\n\r\n")[2] for part in self.written.split(b"HTTP/1.1 200 OK")[1:]]
 
 
 class Route:
