@@ -188,7 +188,7 @@ class HotRoute:
             reply = self._failed(exc)
         except Exception:
             # A bug of ours: the client learns that it is not at fault, and no more.
-            _logger.exception("a request failed")
+            _logger.exception("POST %s failed", self._path[:200])
             reply = Reply(500, (_JSON,), b'{"error":"the server failed; its log says why"}', parts.draining())
         finally:
             parts.in_flight -= 1
