@@ -50,6 +50,12 @@ class Launch:
     grace: float
     """Seconds between SIGTERM and SIGKILL when a probe failed."""
 
+    def logged(self) -> int:
+        """Return the bytes in the log: where the next run's own lines begin."""
+        with contextlib.suppress(FileNotFoundError):
+            return self.log.stat().st_size
+        return 0
+
     def start(self) -> Process:
         """Start the process, its termination message empty."""
         self.termination_log.unlink(missing_ok=True)
@@ -144,6 +150,7 @@ class Container:
         self.restarts += 1 if self.last_state else 0
         self._launch = launch
         began = timestamp(self.now())
+        logged = launch.logged()
         try:
             process = self._process = launch.start()
         except OSError as error:
@@ -160,7 +167,7 @@ class Container:
             probing.cancel()
             await asyncio.gather(probing, return_exceptions=True)
         reason = "Completed" if code == 0 else "Error"
-        message = _termination_message(launch, self.spec, failed=code != 0)
+        message = _termination_message(launch, self.spec, failed=code != 0, logged=logged)
         self._ended({"exitCode": code, "reason": reason, "message": message, "startedAt": began})
         return code
 
@@ -229,7 +236,8 @@ class Container:
             await process.wait()
 
 
-def _termination_message(launch: Launch, spec: Object, *, failed: bool) -> str:
+def _termination_message(launch: Launch, spec: Object, *, failed: bool, logged: int) -> str:
+    """What the process left as its last words; as a fallback the end of its log, without the runs before it."""
     with contextlib.suppress(OSError):
         text = launch.termination_log.read_bytes()[:_MESSAGE_BYTES].decode(errors="replace").strip()
         if text:
@@ -237,6 +245,6 @@ def _termination_message(launch: Launch, spec: Object, *, failed: bool) -> str:
     if failed and spec.get("terminationMessagePolicy") == "FallbackToLogsOnError":
         with contextlib.suppress(OSError), launch.log.open("rb") as log:
             size = log.seek(0, os.SEEK_END)
-            log.seek(max(0, size - _LOG_TAIL_BYTES))
+            log.seek(max(logged, size - _LOG_TAIL_BYTES))
             return log.read().decode(errors="replace").strip()
     return ""

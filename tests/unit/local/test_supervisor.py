@@ -156,6 +156,31 @@ async def test_a_program_that_does_not_exist_is_named(folder: Path) -> None:
     assert (terminated["exitCode"], terminated["message"]) == (127, "no-such-program: No such file or directory")
 
 
+async def test_the_last_words_are_those_of_the_last_run(folder: Path) -> None:
+    """A log goes on over restarts; the message has only the lines of the run that it tells of, as a kubelet's."""
+    count = "import os, sys; print('run', os.path.getsize(sys.argv[1]), flush=True)\n"
+    count += "open(sys.argv[1], 'a').write('.'); sys.exit(1)"
+    runs = folder / "runs"
+    runs.touch()
+    main = container() | {"command": ["python", "-c", count, str(runs)]}
+    main |= {"terminationMessagePolicy": "FallbackToLogsOnError"}
+    async with rig(folder) as world:
+        world.store.put(deployment("web", main))
+
+        def second() -> object:
+            for pod in world.pods("web"):
+                for entry in pod.get("status", {}).get("containerStatuses", []):
+                    for state in (entry["state"], entry["lastState"]):
+                        message = state.get("terminated", {}).get("message", "")
+                        if "run 1" in message:
+                            return message
+            return None
+
+        message = await eventually(second)
+
+    assert message == "run 1"
+
+
 async def test_a_sidecar_starts_before_and_ends_after(folder: Path) -> None:
     """Its startup probe holds the others back; the preStop hook of another container still reaches it."""
     note = (
