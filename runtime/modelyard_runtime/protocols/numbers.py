@@ -41,6 +41,17 @@ class FloatParser:
         """Return a list of rows as an array of floats, of shape (rows, columns); None: read it otherwise."""
         return self._guarded(text, lambda document: _rows(document, text.count(b"[")))
 
+    def numbers(self, text: bytes) -> Array | None:
+        """Return the numbers of a list, and of the lists in it, as floats of shape (elements,); None: there are none.
+
+        `text` is known to hold nothing else.
+        """
+        try:
+            numbers: Any = self._parser.parse(text)
+            return np.frombuffer(numbers.as_buffer(of_type="d"))
+        except (ValueError, RuntimeError, TypeError):
+            return None
+
     def object_with_tensors(self, text: bytes) -> dict[str, Any] | None:
         """Return an inference request whose inputs have `data` as floats, of shape (elements,).
 

@@ -27,6 +27,7 @@ __all__ = [
     "from_json",
     "from_raw",
     "item_size",
+    "json_of",
     "to_json",
     "to_raw",
 ]
@@ -200,14 +201,19 @@ def to_raw(values: Array) -> bytes:
 
 def to_json(values: Array) -> orjson.Fragment:
     """Return the JSON form of a tensor: a flat list. Raises BadRequest for numbers that JSON does not have."""
+    return orjson.Fragment(json_of(values))
+
+
+def json_of(values: Array) -> bytes:
+    """Return the text of `to_json`, and raise what it raises."""
     if datatype_of(values) == "BYTES":
-        return orjson.Fragment(orjson.dumps(_texts(values)))
+        return orjson.dumps(_texts(values))
     if values.dtype.kind == "f" and not all_finite(values):
         raise BadRequest("the output is not a finite number; the input is out of range (binary outputs can hold it)")
     flat = np.ascontiguousarray(values).reshape(-1)
     if values.dtype == np.float16:
         flat = flat.astype(np.float32)
-    return orjson.Fragment(orjson.dumps(flat, option=orjson.OPT_SERIALIZE_NUMPY))
+    return orjson.dumps(flat, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
 def _texts(values: Array) -> list[str]:

@@ -15,9 +15,9 @@ from modelyard_runtime.observe.statistics import Look, Stages
 from modelyard_runtime.protocols.hot import Answer, Call, HotRoute, Parts
 from modelyard_runtime.protocols.large import LARGE_BYTES
 from modelyard_runtime.protocols.v2.bind import bind_inputs, bind_outputs, present
-from modelyard_runtime.protocols.v2.datatypes import datatype_of, to_json, to_raw
+from modelyard_runtime.protocols.v2.datatypes import datatype_of, json_of, to_json, to_raw
+from modelyard_runtime.protocols.v2.envelope import Enclosed, Envelopes
 from modelyard_runtime.protocols.v2.request import InferRequest, flag_of, parse_infer
-from modelyard_runtime.protocols.v2.single import SingleRow, read_single
 from modelyard_runtime.serving.registry import Registry, ServedModel
 
 __all__ = ["compute_outputs", "find_infer", "infer_route", "resolve_version"]
@@ -96,14 +96,14 @@ def _presented(
     return present(served.model, {name: outputs[name] for name in names})
 
 
-def infer_route(parts: Parts, name: str, version: str | None) -> HotRoute:
-    """Answer inference requests for a model, and a version where the path gives one."""
+def infer_route(parts: Parts, envelopes: Envelopes, name: str, version: str | None) -> HotRoute:
+    """Answer inference requests for a model, and a version where the path gives one; routes share `envelopes`."""
 
     async def handle(call: Call) -> Answer:
         served = call.served = resolve_version(parts.registry, name, version)
         length = _header_length(call)
-        if length is None and (single := read_single(call.body, served.model)) is not None:
-            return await _answer_single(parts, served, single, call)
+        if length is None and (enclosed := envelopes.read(call.body, served)) is not None:
+            return await _answer_enclosed(parts, served, enclosed, call)
         large = len(call.body) > LARGE_BYTES
         if large:
             request = await asyncio.to_thread(parse_infer, call.body, length, served.model)
@@ -115,6 +115,8 @@ def infer_route(parts: Parts, name: str, version: str | None) -> HotRoute:
         cached = call.stages.cached
         if large:
             return await asyncio.to_thread(_encode, served, request, outputs, cached)
+        if length is None:
+            envelopes.learn(call.body, served, request)
         return _encode(served, request, outputs, cached)
 
     if version is None:
@@ -123,14 +125,22 @@ def infer_route(parts: Parts, name: str, version: str | None) -> HotRoute:
     return HotRoute("v2", parts, handle, "/v2/models/{model}/versions/{version}/infer", names)
 
 
-async def _answer_single(parts: Parts, served: ServedModel, single: SingleRow, call: Call) -> Answer:
+async def _answer_enclosed(parts: Parts, served: ServedModel, enclosed: Enclosed, call: Call) -> Answer:
     stages = call.stages
-    stages.on_parsed(1)
+    stages.on_parsed(len(enclosed.rows))
     predictions = await parts.compute.predict(
-        served.model, single.row, deadline=call.deadline, on_start=stages.on_start
+        served.model, enclosed.rows, deadline=call.deadline, on_start=stages.on_start
     )
-    outputs = _presented(served, (), {"prediction": predictions}, stages)
-    return _encode(served, InferRequest(inputs={}, id=single.id), outputs, None)
+    stages.on_computed()
+    data = json_of(predictions)
+    text = enclosed.envelope.answer(predictions, data, enclosed.id)
+    if text is not None:
+        return Answer(text)
+    outputs = present(served.model, {"prediction": predictions})
+    if outputs["prediction"] is predictions:
+        plain = _encode(served, InferRequest(inputs={}), outputs, None)
+        enclosed.envelope.keep_form(plain.payload, predictions, data)
+    return _encode(served, InferRequest(inputs={}, id=enclosed.id), outputs, None)
 
 
 def _header_length(call: Call) -> int | None:
