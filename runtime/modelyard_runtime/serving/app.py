@@ -31,7 +31,7 @@ from modelyard_runtime.protocols.openapi import PREDICT_PATHS, PREDICT_SCHEMAS
 from modelyard_runtime.protocols.openapi_inference import INFER_PATHS, INFER_SCHEMAS
 from modelyard_runtime.protocols.predict import predict_routes
 from modelyard_runtime.protocols.v1 import find_v1, v1_route, v1_routes
-from modelyard_runtime.protocols.v2.envelope import Envelopes
+from modelyard_runtime.protocols.v2.envelope_json import JsonEnvelopes
 from modelyard_runtime.protocols.v2.infer import find_infer, infer_route
 from modelyard_runtime.protocols.v2.repository import Repository
 from modelyard_runtime.protocols.v2.routes import v2_routes
@@ -108,7 +108,7 @@ class RuntimeApp:
         )
         self._routes = predict_routes(self.parts)
         self._named: dict[str, HotRoute | None] = {}
-        self._envelopes = Envelopes(self.parts.floats)
+        self._envelopes = JsonEnvelopes(self.parts.floats)
         self.metrics.watch(
             in_flight=lambda: self.in_flight,
             queue_rows=lambda: self.compute.queue_rows,

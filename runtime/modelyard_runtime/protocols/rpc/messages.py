@@ -11,9 +11,12 @@ from typing import Any
 
 from google.protobuf import descriptor_pb2
 from google.protobuf.descriptor_pool import DescriptorPool
+from google.protobuf.message import DecodeError
 from google.protobuf.message_factory import GetMessageClass
 
-__all__ = ["SERVICE", "Messages"]
+from modelyard_runtime.errors import BadRequest
+
+__all__ = ["SERVICE", "Messages", "read_message"]
 
 SERVICE = "inference.GRPCInferenceService"
 
@@ -33,3 +36,11 @@ class Messages:
             for method in self.pool.FindServiceByName(SERVICE).methods
         }
         """Request and response classes by the method's name."""
+
+
+def read_message(message_class: Any, data: bytes) -> Any:
+    """Return the message that `data` is. Raises BadRequest."""
+    try:
+        return message_class.FromString(data)
+    except DecodeError:
+        raise BadRequest(f"the request is not a {message_class.DESCRIPTOR.full_name}") from None

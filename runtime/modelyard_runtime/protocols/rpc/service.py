@@ -1,24 +1,21 @@
-"""inference.GRPCInferenceService: each method's answer, with errors as gRPC's own status codes."""
+"""inference.GRPCInferenceService: each method's answer but inference's, with errors as gRPC's own status codes."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import grpc
-from google.protobuf.message import DecodeError
 
 from modelyard_runtime.errors import BadRequest, RequestError
-from modelyard_runtime.observe.metrics import UNRESOLVED
-from modelyard_runtime.observe.statistics import Stages
 from modelyard_runtime.protocols.hot import Parts
-from modelyard_runtime.protocols.large import LARGE_BYTES
-from modelyard_runtime.protocols.rpc.messages import SERVICE, Messages
-from modelyard_runtime.protocols.rpc.tensors import parameters_of, read_request, write_response
+from modelyard_runtime.protocols.rpc.infer import Inference
+from modelyard_runtime.protocols.rpc.messages import SERVICE, Messages, read_message
+from modelyard_runtime.protocols.rpc.status import CODES
+from modelyard_runtime.protocols.rpc.tensors import parameters_of
 from modelyard_runtime.protocols.v2.describe import (
     model_config,
     model_metadata,
@@ -26,27 +23,17 @@ from modelyard_runtime.protocols.v2.describe import (
     server_metadata,
     statistics_of,
 )
-from modelyard_runtime.protocols.v2.infer import compute_outputs, resolve_version
+from modelyard_runtime.protocols.v2.infer import resolve_version
 from modelyard_runtime.protocols.v2.routes import installed_version
 from modelyard_runtime.serving.registry import ServedModel
 
 __all__ = ["InferenceService"]
 
 _logger = logging.getLogger(__name__)
-_PROTOCOL = "grpc"
-_CODES = {
-    400: grpc.StatusCode.INVALID_ARGUMENT,
-    403: grpc.StatusCode.PERMISSION_DENIED,
-    404: grpc.StatusCode.NOT_FOUND,
-    413: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    422: grpc.StatusCode.INVALID_ARGUMENT,
-    429: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    501: grpc.StatusCode.UNIMPLEMENTED,
-    503: grpc.StatusCode.UNAVAILABLE,
-    504: grpc.StatusCode.DEADLINE_EXCEEDED,
-}
-_OUTCOMES = {**_CODES, 200: grpc.StatusCode.OK, 499: grpc.StatusCode.CANCELLED}
-_Method = Callable[..., Awaitable[Any]]
+_Method = Callable[[Any, Any], Awaitable[Any]]
+"""From a request's message and its context to the answer's message."""
+_Answer = Callable[[bytes, Any], Awaitable[bytes]]
+"""The same in bytes."""
 
 
 class InferenceService:
@@ -77,52 +64,53 @@ class InferenceService:
             "ModelReady": self._model_ready,
             "ServerMetadata": self._server_metadata,
             "ModelMetadata": self._model_metadata,
-            "ModelInfer": self._model_infer,
             "ModelConfig": self._model_config,
             "ModelStatistics": self._model_statistics,
             "RepositoryIndex": self._repository_index,
             "RepositoryModelLoad": self._model_load,
             "RepositoryModelUnload": self._model_unload,
         }
+        answers = {name: self._with_messages(name, method) for name, method in methods.items()}
+        answers["ModelInfer"] = Inference(self._parts, *self._messages.methods["ModelInfer"]).answer
         return grpc.method_handlers_generic_handler(
             SERVICE,
             {
-                name: grpc.unary_unary_rpc_method_handler(
-                    self._guarded(name, method), response_serializer=lambda message: message.SerializeToString()
-                )
-                for name, method in methods.items()
+                name: grpc.unary_unary_rpc_method_handler(self._guarded(name, answer))
+                for name, answer in answers.items()
             },
         )
 
-    def _guarded(self, name: str, method: _Method) -> _Method:
+    def _with_messages(self, name: str, method: _Method) -> _Answer:
         request_class = self._messages.methods[name][0]
-        infer = name == "ModelInfer"
 
-        async def answer(data: bytes, context: Any) -> Any:
+        async def answer(data: bytes, context: Any) -> bytes:
+            response = await method(read_message(request_class, data), context)
+            serialized: bytes = response.SerializeToString()
+            return serialized
+
+        return answer
+
+    def _guarded(self, name: str, answer: _Answer) -> _Answer:
+        async def answer_or_abort(data: bytes, context: Any) -> bytes:
             self.calls += 1
-            self._parts.in_flight += infer
             try:
-                try:
-                    request = request_class.FromString(data)
-                except DecodeError:
-                    raise BadRequest(f"the request is not a {request_class.DESCRIPTOR.full_name}") from None
-                response = await (method(request, context, len(data)) if infer else method(request, context))
+                response = await answer(data, context)
                 if self._held is not None:
                     await self._held.wait()
                 return response
             except RequestError as exc:
                 if exc.retry_after is not None:
                     context.set_trailing_metadata((("grpc-retry-pushback-ms", str(exc.retry_after * 1000)),))
-                error = (_CODES.get(exc.status, grpc.StatusCode.INTERNAL), exc.message)
+                error = (CODES.get(exc.status, grpc.StatusCode.INTERNAL), exc.message)
             except Exception:
                 _logger.exception("%s failed", name)
                 error = (grpc.StatusCode.INTERNAL, "the server failed; its log says why")
             finally:
                 self.calls -= 1
-                self._parts.in_flight -= infer
-            return await context.abort(*error)
+            await context.abort(*error)
+            raise AssertionError  # abort has raised
 
-        return answer
+        return answer_or_abort
 
     def _response(self, method: str, /, **fields: Any) -> Any:
         return self._messages.methods[method][1](**fields)
@@ -184,47 +172,3 @@ class InferenceService:
         self._parts.repository.check(given.get("authorization", ""))
         if request.repository_name:
             raise BadRequest("there is one repository, and it has no name; leave repository_name empty")
-
-    async def _model_infer(self, request: Any, context: Any, size: int) -> Any:
-        """`size`: the bytes of the request; those of a large one are read, and its answer written, in a thread."""
-        start = time.perf_counter()
-        stages = Stages()
-        parts = self._parts
-        trace = parts.tracing.begin_rpc(context.invocation_metadata()) if parts.tracing is not None else None
-        served: ServedModel | None = None
-        status = 500
-        try:
-            served = resolve_version(parts.registry, request.model_name, request.model_version or None)
-            large = size > LARGE_BYTES
-            arrived = asyncio.get_running_loop().time()
-            left = context.time_remaining()
-            asked = await asyncio.to_thread(read_request, request) if large else read_request(request)
-            outputs = await compute_outputs(
-                parts,
-                served,
-                asked,
-                deadline=arrived + (parts.timeout if left is None else min(left, parts.timeout)),
-                arrived=arrived,
-                stages=stages,
-            )
-            response = self._response("ModelInfer")
-            if large:
-                await asyncio.to_thread(write_response, response, served, asked, outputs, cached=stages.cached)
-            else:
-                write_response(response, served, asked, outputs, cached=stages.cached)
-            status = 200
-            return response
-        except RequestError as exc:
-            status = 400 if exc.status == 422 else exc.status
-            raise
-        except asyncio.CancelledError:
-            status = 499  # the client gave up, as proxies put it
-            raise
-        finally:
-            name, version = (served.name, served.version) if served is not None else (UNRESOLVED, UNRESOLVED)
-            parts.metrics.observe(name, version, _PROTOCOL, status, time.perf_counter() - start)
-            if trace is not None:
-                code = _OUTCOMES.get(status, grpc.StatusCode.INTERNAL)
-                trace.end(served, stages, code, protocol=_PROTOCOL, service=SERVICE, method="ModelInfer")
-            if served is not None:
-                parts.statistics.add(name, version, stages, success=status == 200)

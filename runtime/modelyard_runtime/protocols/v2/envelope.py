@@ -1,207 +1,132 @@
-"""Inference requests in which all but the numbers came before, byte for byte: only the numbers are read.
+"""What of an inference request came before, byte for byte, so that only its numbers need to be read.
 
 A client sends the same names, shapes and datatypes again and again. Of a request that the general way (request.py,
-bind.py) has read and answered, the text before and after its numbers is remembered: another with the same text around
-numbers in the same brackets means the same. So does the text around the answer's numbers. What is remembered is only
-what is plainly that; for all else the general way decides, as it does for the first request of a kind.
+bind.py) has read, all but its numbers is remembered, its envelope: another in the same envelope means the same. So does
+what stands around the answer's numbers. How to tell the numbers from the rest is each protocol's matter
+(envelope_json.py, rpc/envelope.py); for all that has no known envelope the general way decides.
 """
 
 from __future__ import annotations
 
-import re
 import weakref
+from collections.abc import Hashable
 from typing import NamedTuple
 
 import numpy as np
-import orjson
 
 from modelyard_runtime.formats.base import Array, Rows, RowsModel, all_finite
-from modelyard_runtime.protocols.numbers import FloatParser
 from modelyard_runtime.protocols.v2.bind import bind_inputs
 from modelyard_runtime.protocols.v2.request import InferRequest
 from modelyard_runtime.serving.registry import ServedModel
 
-__all__ = ["Enclosed", "Envelope", "Envelopes"]
+__all__ = ["Enclosed", "Envelope", "Known", "enclose"]
 
-_MAX_BYTES = 32 * 1024
-"""Of longer requests, the numbers are most of the work."""
 _MAX_ENVELOPES = 64
-_DATA = b'"data"'
-_ID = re.compile(rb'"id"\s*:\s*"([ !#-\[\]-~]*)"')
-"""An id in plain ASCII, without escapes."""
-_NUMBERS = re.compile(rb"\[[\[\]0-9.eE+\-,\s]*\]")
-_OF_NUMBERS = b"0123456789.eE+- \t\r\n"
-"""What a list of numbers has beside its brackets and commas."""
 
 
 class _Form(NamedTuple):
-    """The text of an answer around its id and its numbers, for predictions of one dtype and shape."""
+    """An answer without its id and its numbers, for predictions of one kind."""
 
-    dtype: np.dtype[np.generic]
-    shape: tuple[int, ...]
+    kind: Hashable
     before_id: bytes
     before_data: bytes
     after_data: bytes
 
 
 class Envelope:
-    """What a request means whatever its numbers are, and the text of its answer around the predictions."""
+    """What a request means whatever its numbers are, and the bytes of its answer around the predictions."""
 
-    __slots__ = ("_form", "after", "brackets", "id", "served", "shape", "single_precision")
+    __slots__ = ("_form", "binary", "frame", "id", "served", "shape", "single_precision")
 
-    def __init__(
-        self,
-        served: ServedModel,
-        *,
-        after: bytes,
-        brackets: bytes,
-        id: str | None,
-        shape: tuple[int, ...],
-        single_precision: bool,
-    ) -> None:
-        """`brackets` is all of the numbers' text that is not of a number; `id` the one that stands in `after`."""
+    def __init__(self, served: ServedModel, request: InferRequest, shape: tuple[int, ...], *, single: bool) -> None:
+        """`shape` is that of the rows, whose numbers are FP32 where they are `single` and FP64 else."""
         self.served = weakref.ref(served)  # a version that is gone must not stay in memory for this
-        self.after = after
-        self.brackets = brackets
-        self.id = id
+        self.id = request.id
+        """Of requests that have one in their frame."""
+        self.binary = request.binary
         self.shape = shape
-        self.single_precision = single_precision
+        self.single_precision = single
+        self.frame: tuple[bytes, ...] = ()
+        """What the request has beside its numbers, as its protocol sees it."""
         self._form: _Form | None = None
 
-    def keep_form(self, text: bytes, predictions: Array, data: bytes) -> None:
-        """Take note of an answer without id: `text`, in which `predictions` are `data`."""
-        end, outputs = text.rfind(data), text.find(b',"outputs":')
-        self._form = _Form(
-            predictions.dtype, predictions.shape, text[:outputs], text[outputs:end], text[end + len(data) :]
-        )
-
-    def answer(self, predictions: Array, data: bytes, request_id: str | None) -> bytes | None:
-        """Return the text of an answer; None where its form is not known."""
-        form = self._form
-        if form is None or form.dtype != predictions.dtype or form.shape != predictions.shape:
+    def rows(self, values: Array) -> Rows | None:
+        """Return numbers as rows; None where they are too many or few, or not what the datatype can hold."""
+        if values.size != self.shape[0] * self.shape[1]:
             return None
-        about = b"" if request_id is None else b',"id":' + orjson.dumps(request_id)
+        if self.single_precision and values.dtype != np.float32:  # JSON's, which are to fit
+            with np.errstate(over="ignore"):
+                values = values.astype(np.float32)
+            if not all_finite(values):
+                return None
+        return values.astype(np.float64, copy=False).reshape(self.shape)
+
+    def keep_form(self, kind: Hashable, before_id: bytes, before_data: bytes, after_data: bytes) -> None:
+        """Take note of what stands around the id and the predictions of an answer, while predictions are of a kind."""
+        self._form = _Form(kind, before_id, before_data, after_data)
+
+    def answer(self, kind: Hashable, data: bytes, about: bytes) -> bytes | None:
+        """Return the answer in which the predictions are `data`, `about` the id; None where its form is not known."""
+        form = self._form
+        if form is None or form.kind != kind:
+            return None
         return b"".join((form.before_id, about, form.before_data, data, form.after_data))
 
 
 class Enclosed(NamedTuple):
-    """What a request with a known envelope asks: predictions for `rows`, of shape (rows, features)."""
+    """What a request in a known envelope asks of a model: predictions for `rows`, of shape (rows, features)."""
 
     envelope: Envelope
+    served: ServedModel
     rows: Rows
     id: str | None
 
 
-class Envelopes:
-    """The envelopes of the last requests, a bounded number. For the event loop's thread."""
+class Known:
+    """The envelopes of the last requests, a bounded number, by what tells them apart. For the event loop's thread."""
 
-    def __init__(self, parser: FloatParser) -> None:
-        """`parser` is that of the same thread."""
-        self._parser = parser
-        self._known: dict[tuple[str, bytes], Envelope] = {}
+    def __init__(self) -> None:
+        self._envelopes: dict[Hashable, Envelope] = {}
         self._misses = 0
         """Requests that were read the general way, since one that was not."""
 
-    def read(self, body: bytes, served: ServedModel) -> Enclosed | None:
-        """Return what a request in JSON asks of `served`, or None: read it the general way, and `learn` from it."""
-        found = _split(body)
-        if found is None:
-            return None
-        before, request_id, start = found
-        envelope = self._known.get((served.name, before))
-        if envelope is None or envelope.served() is not served or not body.endswith(envelope.after):
-            return None
-        text = body[start : len(body) - len(envelope.after)]
-        if text.translate(None, _OF_NUMBERS) != envelope.brackets:
-            return None
-        values = self._parser.numbers(text)
-        if values is None or len(values) != envelope.shape[0] * envelope.shape[1]:
-            return None  # [] has the brackets of [1]
-        if envelope.single_precision:
-            with np.errstate(over="ignore"):
-                values = values.astype(np.float32).astype(np.float64)
-            if not all_finite(values):
-                return None
+    def find(self, key: Hashable) -> Envelope | None:
+        """Return an envelope, whose other parts are yet to be compared."""
+        return self._envelopes.get(key)
+
+    def hit(self) -> None:
+        """A request was in a known envelope."""
         self._misses = 0
-        return Enclosed(envelope, values.reshape(envelope.shape), envelope.id if request_id is None else request_id)
 
-    def learn(self, body: bytes, served: ServedModel, request: InferRequest) -> Envelope | None:
-        """Remember the envelope of a request that was read the general way; return it where it is plain enough.
-
-        Of clients whose text is never the same, ever fewer requests are looked at.
-        """
+    def miss(self) -> bool:
+        """Whether to remember the envelope of a request that was in none; of clients with ever new ones, rarely."""
         self._misses += 1
-        if self._misses & (self._misses - 1) or not _is_plain(request, served):
-            return None
-        found = _split(body)
-        if found is None:
-            return None
-        before, request_id, start = found
-        numbers = _NUMBERS.match(body, start)
-        if numbers is None:
-            return None
-        (given,) = request.inputs.values()
-        bound, _ = bind_inputs(served.model, request.inputs)
-        (rows,) = bound.values()
-        envelope = Envelope(
-            served,
-            after=body[numbers.end() :],
-            brackets=numbers[0].translate(None, _OF_NUMBERS),
-            id=request.id,
-            shape=rows.shape,
-            single_precision=given.dtype == np.float32,
-        )
-        if rows.ndim != 2 or not _holds(before, request_id, envelope):
-            return None
-        if len(self._known) >= _MAX_ENVELOPES:
-            self._known.clear()
-        self._known[served.name, before] = envelope
-        return envelope
+        return not self._misses & (self._misses - 1)
+
+    def keep(self, key: Hashable, envelope: Envelope) -> None:
+        """Remember an envelope."""
+        if len(self._envelopes) >= _MAX_ENVELOPES:
+            self._envelopes.clear()
+        self._envelopes[key] = envelope
 
 
-def _split(body: bytes) -> tuple[bytes, str | None, int] | None:
-    """Return the text before a request's numbers without its id, the id, and where the numbers begin.
+def enclose(request: InferRequest, served: ServedModel) -> Envelope | None:
+    """Return an envelope for a request that was read the general way.
 
-    The id is None where there is none before the numbers, or one with escapes.
+    None, where it does not plainly ask for all that a model of rows of numbers gives, and for nothing else.
     """
-    if len(body) > _MAX_BYTES:
+    if request.outputs or request.parameters or request.timeout is not None or len(request.inputs) != 1:
         return None
-    data = body.find(_DATA)
-    start = body.find(b"[", data)
-    if data < 0 or start < 0:
-        return None
-    before = body[:start]
-    place = before.find(b'"id"')
-    if place >= 0 and (named := _ID.match(before, place)):
-        return before[: named.start(1)] + before[named.end(1) :], named[1].decode(), start
-    return before, None, start
-
-
-def _is_plain(request: InferRequest, served: ServedModel) -> bool:
-    """Whether a request asks for all that a model of rows of numbers gives, and for nothing else."""
-    if request.outputs or request.parameters or len(request.inputs) != 1:
-        return False
     (given,) = request.inputs.values()
-    return (
-        given.dtype in (np.float32, np.float64)
-        and given.size > 0
-        and not served.model.text_features
-        and getattr(type(served.model), "infer", None) is RowsModel.infer
-    )
-
-
-def _holds(before: bytes, request_id: str | None, envelope: Envelope) -> bool:
-    """Whether what was cut out is indeed the data of the only input, and the id of the request.
-
-    With other things put there, the document must have changed there: keys can stand twice, or somewhere else.
-    """
-    probe = before + b"[]" + envelope.after
-    other = envelope.id
-    if request_id is not None:
-        other = f"{request_id}-"
-        place = _ID.match(before, before.find(b'"id"'))
-        if place is None:
-            return False
-        probe = before[: place.start(1)] + other.encode() + before[place.start(1) :] + b"[]" + envelope.after
-    document = orjson.loads(probe)
-    return bool(document["inputs"][0].get("data") == [] and document.get("id") == other)
+    model = served.model
+    if (
+        given.dtype not in (np.float32, np.float64)
+        or not given.size
+        or model.text_features
+        or getattr(type(model), "infer", None) is not RowsModel.infer
+    ):
+        return None
+    ((_, rows),) = bind_inputs(model, request.inputs)[0].items()
+    if rows.ndim != 2 or rows.dtype != np.float64:
+        return None
+    return Envelope(served, request, rows.shape, single=given.dtype == np.float32)

@@ -16,7 +16,8 @@ from modelyard_runtime.protocols.hot import Answer, Call, HotRoute, Parts
 from modelyard_runtime.protocols.large import LARGE_BYTES
 from modelyard_runtime.protocols.v2.bind import bind_inputs, bind_outputs, present
 from modelyard_runtime.protocols.v2.datatypes import datatype_of, json_of, to_json, to_raw
-from modelyard_runtime.protocols.v2.envelope import Enclosed, Envelopes
+from modelyard_runtime.protocols.v2.envelope import Enclosed
+from modelyard_runtime.protocols.v2.envelope_json import JsonEnvelopes, answer_of, keep_form
 from modelyard_runtime.protocols.v2.request import InferRequest, flag_of, parse_infer
 from modelyard_runtime.serving.registry import Registry, ServedModel
 
@@ -96,7 +97,7 @@ def _presented(
     return present(served.model, {name: outputs[name] for name in names})
 
 
-def infer_route(parts: Parts, envelopes: Envelopes, name: str, version: str | None) -> HotRoute:
+def infer_route(parts: Parts, envelopes: JsonEnvelopes, name: str, version: str | None) -> HotRoute:
     """Answer inference requests for a model, and a version where the path gives one; routes share `envelopes`."""
 
     async def handle(call: Call) -> Answer:
@@ -133,13 +134,12 @@ async def _answer_enclosed(parts: Parts, served: ServedModel, enclosed: Enclosed
     )
     stages.on_computed()
     data = json_of(predictions)
-    text = enclosed.envelope.answer(predictions, data, enclosed.id)
-    if text is not None:
-        return Answer(text)
+    if (known := answer_of(enclosed, predictions, data)) is not None:
+        return Answer(known)
     outputs = present(served.model, {"prediction": predictions})
     if outputs["prediction"] is predictions:
         plain = _encode(served, InferRequest(inputs={}), outputs, None)
-        enclosed.envelope.keep_form(plain.payload, predictions, data)
+        keep_form(enclosed.envelope, plain.payload, predictions, data)
     return _encode(served, InferRequest(inputs={}, id=enclosed.id), outputs, None)
 
 

@@ -1,4 +1,4 @@
-"""Requests with a known envelope: what is read is what the general way reads, and all else is left to it."""
+"""Requests of JSON in a known envelope: what is read is what the general way reads, and all else is left to it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from modelyard_runtime.errors import BadRequest
 from modelyard_runtime.formats.base import RowsModel
 from modelyard_runtime.protocols.numbers import FloatParser
 from modelyard_runtime.protocols.v2.bind import bind_inputs
-from modelyard_runtime.protocols.v2.envelope import Enclosed, Envelopes
+from modelyard_runtime.protocols.v2.envelope import Enclosed
+from modelyard_runtime.protocols.v2.envelope_json import JsonEnvelopes
 from modelyard_runtime.protocols.v2.request import InferRequest, parse_infer
 from modelyard_runtime.serving.registry import ServedModel
 from unit.runtime.support import Api, FakeModel
@@ -44,7 +45,7 @@ def general(text: bytes, of: ServedModel) -> tuple[InferRequest, list[list[float
 
 def after(first: bytes, then: bytes, model: Any = None) -> Enclosed | None:
     """Return what is read of `then`, once `first` was read the general way."""
-    envelopes, of = Envelopes(FloatParser()), served(model)
+    envelopes, of = JsonEnvelopes(FloatParser()), served(model)
     assert envelopes.read(first, of) is None
     read = general(first, of)
     if read is not None:
@@ -142,6 +143,7 @@ def test_only_the_numbers_are_read(first: bytes, then: bytes, request_id: str | 
         (body(shape=[10_000, 2], data=[1] * 20_000),) * 2,
         (b'{"data": [1, 2.5], "inputs": [%b]}' % orjson.dumps(TENSOR),) * 2,
         (b'{"inputs": [{"data": [1, 2], %b]}' % orjson.dumps(TENSOR)[1:],) * 2,
+        (b'{"inputs": [{"data": [[], true], %b]}' % orjson.dumps(TENSOR)[1:],) * 2,
         (b'{"id": "a", "id": "b", "inputs": [%b]}' % orjson.dumps(TENSOR),) * 2,
     ],
 )
@@ -170,7 +172,7 @@ def test_models_with_more_than_rows_of_numbers_are_left_to_the_general_way(model
 
 
 def test_another_version_learns_anew_and_the_old_one_is_let_go() -> None:
-    envelopes, old, new = Envelopes(FloatParser()), served(), served(FakeModel(features=1))
+    envelopes, old, new = JsonEnvelopes(FloatParser()), served(), served(FakeModel(features=1))
     envelopes.learn(body(), old, parse_infer(body(), None, old.model))
 
     assert envelopes.read(body(), old) is not None
@@ -182,23 +184,23 @@ def test_another_version_learns_anew_and_the_old_one_is_let_go() -> None:
 
 
 def test_models_of_one_request_are_told_apart() -> None:
-    envelopes, one, other = Envelopes(FloatParser()), served(), served(name="n")
+    envelopes, one, other = JsonEnvelopes(FloatParser()), served(), served(name="n")
     for of in (one, other):
         envelopes.read(body(), one)  # a hit or a miss, so that the next is looked at
         envelopes.learn(body(), of, parse_infer(body(), None, of.model))
 
     found = [envelopes.read(body(), of) for of in (one, other)]
 
-    assert [enclosed and enclosed.envelope.served() for enclosed in found] == [one, other]
+    assert [enclosed and enclosed.served for enclosed in found] == [one, other]
 
 
 def test_ever_fewer_requests_are_looked_at_where_none_comes_again() -> None:
-    envelopes, of = Envelopes(FloatParser()), served()
+    envelopes, of = JsonEnvelopes(FloatParser()), served()
     texts = [body({f"x{number}": 1}) for number in range(1000)]
 
     learned = [envelopes.learn(text, of, parse_infer(text, None, of.model)) for text in texts]
 
-    assert sum(envelope is not None for envelope in learned) == 10
+    assert sum(learned) == 10
 
 
 @pytest.mark.parametrize(
