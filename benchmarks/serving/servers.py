@@ -95,8 +95,8 @@ class Server:
     ready: str
     command: Callable[[Path, Ports, Path], list[str]]
     environment: Callable[[Path, Ports], Mapping[str, str]] = field(default=lambda _model, _ports: {})
-    peer: str = ""
-    """Its environment, from peers/NAME.txt; none for our own."""
+    home: str = ""
+    """Its environment, by the name that scripts/bench gives it; none for what needs no other than the benchmark's."""
     like: str = ""
     """Of a peer: which of ours answers the same requests."""
     statistics: str = ""
@@ -104,7 +104,7 @@ class Server:
 
     def python(self, cache: Path) -> str:
         """Return the interpreter that runs it."""
-        return str(cache / self.peer / "bin/python") if self.peer else sys.executable
+        return str(cache / self.home / "bin/python") if self.home else sys.executable
 
 
 def _ours(name: str, request: Callable[[Rows], Request], artifact: str = "model.skops", **settings: str) -> Server:
@@ -123,7 +123,8 @@ def _ours(name: str, request: Callable[[Rows], Request], artifact: str = "model.
             **settings,
         }
 
-    return Server(name, request, "/health/ready", command, environment, statistics="/v2/models/m/stats")
+    statistics = "/v2/models/m/stats"
+    return Server(name, request, "/health/ready", command, environment, home="modelyard", statistics=statistics)
 
 
 def _mlserver(model: Path, ports: Ports, folder: Path) -> list[str]:
@@ -157,14 +158,14 @@ SERVERS = {
         _ours("modelyard, v1", v1),
         _ours("modelyard, gRPC", grpc),
         _ours("modelyard, without batching", seed, MODELYARD_BATCH_MAX_ROWS="1"),
-        Server("mlserver", v2, "/v2/models/m/ready", _mlserver, peer="mlserver", like="modelyard, v2"),
-        Server("mlserver, gRPC", grpc, "/v2/models/m/ready", _mlserver, peer="mlserver", like="modelyard, gRPC"),
+        Server("mlserver", v2, "/v2/models/m/ready", _mlserver, home="mlserver", like="modelyard, v2"),
+        Server("mlserver, gRPC", grpc, "/v2/models/m/ready", _mlserver, home="mlserver", like="modelyard, gRPC"),
         Server(
             "kserve",
             v1,
             "/v1/models/m",
             lambda model, ports, _: [str(HERE / "kserve_server.py"), str(model / "model.joblib"), str(ports.http)],
-            peer="kserve",
+            home="kserve",
             like="modelyard, v1",
         ),
         Server(
@@ -176,7 +177,7 @@ SERVERS = {
                 *("--host", "127.0.0.1", "--port", str(ports.http)),
             ],
             lambda model, _: {"MODEL": str(model / "model.joblib"), "BENTOML_DO_NOT_TRACK": "True"},
-            peer="bentoml",
+            home="bentoml",
             like="modelyard",
         ),
     )
