@@ -90,6 +90,19 @@ def test_v1_is_cached_only_when_asked(api: Api) -> None:
     ]
 
 
+def test_v1_and_the_batch_route_answer_one_another(api: Api) -> None:
+    """Their predictions are the same bytes, within bodies of their own."""
+    body = {"instances": [[1, 2], [3, 4]], "use_cache": True}
+
+    answers = [api.predict(body, path).json() for path in ("/predict/batch", PREDICT, "/predict/batch")]
+
+    assert [(answer["predictions"], answer["cached"]) for answer in answers] == [
+        ([3.0, 7.0], False),
+        ([3.0, 7.0], True),
+        ([3.0, 7.0], True),
+    ]
+
+
 @pytest.mark.parametrize("wish", ["true", 1, [True], {}])
 def test_a_wish_that_is_no_boolean_is_an_error(api: Api, wish: Any) -> None:
     answers = [
