@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx
 import pytest
-from unit.runtime.support import SUM, Server, free_port
+from unit.runtime.support import SUM, Server, held_port
 from unit.runtime.tracing.otlp import SERVER, Collector, collect_grpc, collect_http
 from unit.runtime.tracing.support import PARENT, ROW, end, new_trace, traced_server
 
@@ -57,8 +57,8 @@ def test_the_last_spans_are_exported_at_the_end(tmp_path: Path, collector: Colle
 
 @pytest.mark.parametrize("answers", ["refuses", "hangs"])
 def test_a_dead_collector_costs_one_line_of_the_log(tmp_path: Path, answers: str) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1] if answers == "hangs" else free_port()
+    with socket.create_server(("127.0.0.1", 0)) as listener, held_port() as unused:
+        port = listener.getsockname()[1] if answers == "hangs" else unused
         queue = {"OTEL_BSP_MAX_QUEUE_SIZE": "10", "OTEL_BSP_MAX_EXPORT_BATCH_SIZE": "10"}
         timeout = {"OTEL_EXPORTER_OTLP_TIMEOUT": "1"}
         with traced_server(tmp_path, Collector(f"http://127.0.0.1:{port}"), **queue, **timeout) as server:
@@ -90,13 +90,18 @@ def test_workers_of_modelyard_serve_export_too(tmp_path: Path, collector: Collec
     (tmp_path / "churn" / "model.json").write_text(json.dumps(SUM))
     monkeypatch.setenv("OTEL_TRACES_EXPORTER", "otlp")
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", f"{collector.url}/v1/traces")
-    port = free_port()
     trace_id, parent = new_trace()
-    command = [sys.executable, "-m", "modelyard_cli.main", "serve", str(tmp_path / "churn"), "--port", str(port)]
+    command = [sys.executable, "-m", "modelyard_cli.main", "serve", str(tmp_path / "churn"), "--workers", "2"]
 
-    with subprocess.Popen(
-        [*command, "--host", "127.0.0.1", "--workers", "2"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    ) as process:
+    with (
+        held_port() as port,
+        subprocess.Popen(
+            [*command, "--host", "127.0.0.1", "--port", str(port)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        ) as process,
+    ):
         try:
             started = Server(process, "127.0.0.1", port, tmp_path)
             started.wait_for("/health/live", 200)
