@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
+from collections.abc import Awaitable
 from typing import Any
 
-import orjson
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse
 
-from modelyard_runtime.errors import BadRequest
-from modelyard_runtime.formats.base import Rows
-from modelyard_runtime.observe.statistics import Look
+from modelyard_runtime.observe.statistics import Stages
 from modelyard_runtime.protocols.hot import Answer, Call, HotRoute, Parts
-from modelyard_runtime.protocols.inputs import parse_instances, rows_of_instances
-from modelyard_runtime.protocols.large import LARGE_BYTES, parse_large
 from modelyard_runtime.protocols.models import ErrorBody
-from modelyard_runtime.protocols.predict import use_cache
+from modelyard_runtime.protocols.rows import MANY_ROWS, answer_rows
 from modelyard_runtime.protocols.v2.infer import resolve_version
 from modelyard_runtime.serving.registry import ModelState, Registry, ServedModel
 
@@ -45,29 +40,9 @@ def v1_route(parts: Parts, name: str, version: str | None) -> HotRoute:
     With `"use_cache": true` beside the instances, `"cached"` in the answer says whether it came from the cache.
     """
 
-    async def handle(call: Call) -> Answer:
-        served = call.served = resolve_version(parts.registry, name, version)
-        large = len(call.body) > LARGE_BYTES
-        if large:
-            request = await asyncio.to_thread(parse_large, call.body)
-        else:
-            request = parse_instances(call.body, parts.floats)
-        if "instances" not in request:
-            got = ", ".join(sorted(str(key)[:40] for key in request)[:8]) or "nothing"
-            raise BadRequest(f'the body lacks instances; it has {got}. Send {{"instances": [[1.0, 2.0]]}}')
-        if large:
-            rows = await asyncio.to_thread(rows_of_instances, served.model, request["instances"])
-        else:
-            rows = rows_of_instances(served.model, request["instances"])
-        stages = call.stages
-        stages.on_parsed(len(rows))
-        if use_cache(request):
-            return Answer(await _cached(parts, call, served, rows))
-        predictions = await parts.compute.predict(served.model, rows, deadline=call.deadline, on_start=stages.on_start)
-        stages.on_computed()
-        return Answer(
-            orjson.dumps({"predictions": predictions.tolist()}, option=orjson.OPT_SERIALIZE_NUMPY, default=str)
-        )
+    def handle(call: Call) -> Awaitable[Answer]:
+        call.served = resolve_version(parts.registry, name, version)
+        return answer_rows(parts, MANY_ROWS, _body, call)
 
     if version is None:
         return HotRoute("v1", parts, handle, "/v1/models/{model}:predict", {"model": name})
@@ -75,16 +50,10 @@ def v1_route(parts: Parts, name: str, version: str | None) -> HotRoute:
     return HotRoute("v1", parts, handle, "/v1/models/{model}/versions/{version}:predict", names)
 
 
-async def _cached(parts: Parts, call: Call, served: ServedModel, rows: Rows) -> bytes:
-    stages = call.stages
-    look = stages.look = Look()
-
-    async def compute() -> bytes:
-        found = await parts.compute.predict(served.model, rows, deadline=call.deadline, on_start=stages.on_start)
-        stages.on_computed()
-        return orjson.dumps(found.tolist(), option=orjson.OPT_SERIALIZE_NUMPY, default=str)
-
-    predictions = await parts.answers.get(served, "v1", {"": rows}, compute, deadline=call.deadline, look=look)
+def _body(_: ServedModel, stages: Stages, predictions: bytes) -> bytes:
+    look = stages.look
+    if look is None:
+        return b'{"predictions":' + predictions + b"}"
     return b'{"predictions":%b,"cached":%b}' % (predictions, b"true" if look.cached else b"false")
 
 

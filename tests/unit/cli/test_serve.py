@@ -186,20 +186,23 @@ def test_a_swap_under_load_gives_every_answer_of_one_version_or_the_other(tmp_pa
             except (OSError, ValueError) as exc:
                 failures.append(repr(exc))
 
+    def answered(count: int) -> None:
+        enough = len(seen) + count
+        while len(seen) < enough and not failures:
+            time.sleep(0.01)
+
     with serving(str(folder), "--watch") as server:
         server.line("m is ready")
         clients = [threading.Thread(target=client, args=(server, number)) for number in range(6)]
         for thread in clients:
             thread.start()
-        time.sleep(0.2)
+        answered(50)
         (folder / "model.json").write_text('{"type": "linear"')
         server.line("m stays as it was: LoadFailed")
         for weight in (2, 3):
             write(folder, weight)
             server.line("swapped m to version")
-            enough = len(seen) + 50
-            while len(seen) < enough and not failures:
-                time.sleep(0.01)
+            answered(50)
         stop.set()
         for thread in clients:
             thread.join()

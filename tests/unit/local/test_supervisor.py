@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 from modelyard_local.httpget import http_get
-from modelyard_local.objects import Key, condition
+from modelyard_local.objects import Key, Object, condition
+from modelyard_local.store import Change
 from unit.local.support import Load, container, deployment, eventually, rig, service
 
 pytestmark = pytest.mark.anyio
@@ -285,15 +286,26 @@ async def test_a_rollout_that_does_not_move_exceeds_its_deadline(folder: Path) -
 
 async def test_an_old_pod_stays_until_the_new_one_has_been_ready_for_a_while(folder: Path) -> None:
     """minReadySeconds: whoever routes to the pods has time to find the new one."""
-    async with rig(folder) as world:
-        for version in ("1", "2"):
-            wanted = deployment("web", container(VERSION=version))
-            wanted["spec"]["minReadySeconds"] = 2
-            world.store.put(wanted)
-            await eventually(lambda: world.rolled_out("web") or len(world.ready("web")) == 2)
-            together = len(world.ready("web"))
-            status = world.deployment("web")["status"]
-            await eventually(lambda: world.rolled_out("web"))
 
-    assert together == 2
-    assert (status["readyReplicas"], status["availableReplicas"]) == (2, 1)
+    def waiting(version: str) -> Object:
+        wanted = deployment("web", container(VERSION=version))
+        wanted["spec"]["minReadySeconds"] = 2
+        return wanted
+
+    counts: list[tuple[int, int, int]] = []  # of every change: what passes by is not looked for
+
+    async with rig(folder) as world:
+
+        def note(_: Change) -> None:
+            status = world.deployment("web").get("status", {})
+            ready, available = (status.get(f"{kind}Replicas", 0) for kind in ("ready", "available"))
+            counts.append((len(world.ready("web")), ready, available))
+
+        world.store.put(waiting("1"))
+        await eventually(lambda: world.rolled_out("web"))
+        world.store.subscribe(note)
+        world.store.put(waiting("2"))
+        await eventually(lambda: world.rolled_out("web"))
+
+    assert (2, 2, 1) in counts
+    assert min(available for _, _, available in counts) == 1

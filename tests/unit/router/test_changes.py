@@ -179,7 +179,7 @@ async def test_drained_under_load_an_instance_goes_without_a_failed_request(worl
 
     clients = [asyncio.create_task(client()) for _ in range(4)]
     await some(200)
-    drained = asyncio.create_task(_drain(world, f"{leaving.sidecar_url}/drain?limit=30&settle=0.5"))
+    drained = asyncio.create_task(_drain(world, f"{leaving.sidecar_url}/drain?limit=30&settle=2"))
     # Those who balance learn of it late: until then new connections still come here, and are served.
     await some(300)
     async with world.session.post(f"{leaving.url}/predict") as response:

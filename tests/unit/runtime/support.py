@@ -173,10 +173,17 @@ class Server:
         return self.process.wait(timeout=60)
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
+@contextmanager
+def held_port() -> Iterator[int]:
+    """Keep a port of loopback for a server that asks for it while the block runs; nobody listens on it before.
+
+    A port that was only picked may be another's by the time that its server is there.
+    """
+    with socket.socket() as keeper:
+        keeper.bind(("127.0.0.1", 0))
+        # Two may have a port that both don't mind sharing, as long as one of them does not listen: servers don't mind.
+        keeper.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        yield keeper.getsockname()[1]
 
 
 @contextmanager
@@ -188,20 +195,21 @@ def start_server(
     if model is not None:
         fetch(write_model(folder / "source", model), volume)
     log = folder / "termination-log"
-    port, grpc_port = free_port(), free_port()
-    settings = {
-        Env.MODEL_NAME: "churn",
-        Env.MODEL_DIR: str(volume),
-        Env.HOST: "127.0.0.1",
-        Env.PORT: str(port),
-        Env.GRPC_PORT: str(grpc_port),
-        Env.DRAIN_DELAY: "0.3",
-        Env.TERMINATION_LOG: str(log),
-    }
-    environment = {**os.environ, **{key.value: value for key, value in settings.items()}, **env}
-    process = subprocess.Popen([python, "-m", "modelyard_runtime"], env=environment, stderr=subprocess.PIPE, text=True)
-    try:
-        yield Server(process, "127.0.0.1", port, log, grpc_port)
-    finally:
-        process.kill()
-        process.communicate()
+    with held_port() as port, held_port() as grpc_port:
+        settings = {
+            Env.MODEL_NAME: "churn",
+            Env.MODEL_DIR: str(volume),
+            Env.HOST: "127.0.0.1",
+            Env.PORT: str(port),
+            Env.GRPC_PORT: str(grpc_port),
+            Env.DRAIN_DELAY: "0.3",
+            Env.TERMINATION_LOG: str(log),
+        }
+        environment = {**os.environ, **{key.value: value for key, value in settings.items()}, **env}
+        command = [python, "-m", "modelyard_runtime"]
+        process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+        try:
+            yield Server(process, "127.0.0.1", port, log, grpc_port)
+        finally:
+            process.kill()
+            process.communicate()

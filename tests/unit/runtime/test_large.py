@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -83,6 +84,27 @@ def test_a_large_body_is_answered(serve: Callable[..., Api]) -> None:
 
     assert answer["predictions"] == [sum(row) for row in ROWS]
     assert (wrong.status_code, wrong.json()["error"]) == (422, "instances[20000][1] is a string; send a number")
+
+
+class NamesItsThread:
+    def __str__(self) -> str:
+        return threading.current_thread().name
+
+
+@pytest.mark.parametrize("path", ["/predict/batch", "/v1/models/m:predict"])
+@pytest.mark.parametrize("use_cache", [False, True])
+def test_a_large_answer_is_encoded_in_a_thread(serve: Callable[..., Api], path: str, use_cache: bool) -> None:
+    """Many predictions take long to be made into JSON: the event loop does that only for few of them."""
+    api = serve({"m": FakeModel(lambda rows: np.full(len(rows), NamesItsThread(), dtype=object))})
+
+    few, many = (
+        api.predict({"instances": rows, "use_cache": use_cache}, path).json()["predictions"]
+        for rows in (ROWS[:2], ROWS)
+    )
+
+    assert few == [threading.current_thread().name] * 2
+    assert len(many) == len(ROWS)
+    assert few[0] not in many
 
 
 def test_large_nonsense_is_a_400() -> None:

@@ -109,7 +109,7 @@ NO_JSON = "the body is not valid JSON"
         (b"\x80\x04K\x01.", 400, NO_JSON),
         (b"null", 422, "the body is null; send an object"),
         (b"[1, 2]", 422, "the body is a list; send an object"),
-        (b"{}", 400, "the body lacks features; it has nothing"),
+        (b"{}", 400, 'the body lacks features; it has nothing. Send {"features": [1.0, 2.0]}'),
         ({"feature": [1, 2]}, 400, "the body lacks features; it has feature"),
         ({"features": None}, 422, "features is null; send a list of numbers"),
         ({"features": 1}, 422, "features is a number; send a list"),
@@ -164,7 +164,8 @@ def test_bad_rows_are_refused(body: Any, message: str, api: Api) -> None:
 def test_a_batch_without_instances_is_refused(api: Api) -> None:
     response = api.predict({"features": [1, 2]}, "/predict/batch")
 
-    assert (response.status_code, response.json()) == (400, {"error": "the body lacks instances; it has features"})
+    error = 'the body lacks instances; it has features. Send {"instances": [[1.0, 2.0]]}'
+    assert (response.status_code, response.json()) == (400, {"error": error})
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from pathlib import Path
 
 from modelyard_local import _exec
 from unit.runtime.storage.programs import azurite, go_program
+from unit.runtime.support import held_port
 
 REGION = "us-east-1"
 ACCESS_KEY, SECRET_KEY = "AKIATESTONLY", "not-so-secret-but-never-shown"
@@ -74,61 +75,63 @@ def s3(folder: Path) -> Iterator[Server]:
     """Run versitygw over a folder; `models` is a bucket."""
     (folder / "data" / "models").mkdir(parents=True)
     (folder / "meta").mkdir()
-    port = free_port()
-    environ = {
-        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
-        "AWS_REGION": REGION,
-        "AWS_ACCESS_KEY_ID": ACCESS_KEY,
-        "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
-    }
-    command = [go_program("versitygw"), "--port", f"127.0.0.1:{port}", "--quiet", "--keep-alive", "posix"]
-    env = {"ROOT_ACCESS_KEY_ID": ACCESS_KEY, "ROOT_SECRET_ACCESS_KEY": SECRET_KEY}
-    with process([*map(str, command), "--sidecar", str(folder / "meta"), str(folder / "data")], port, folder, env):
-        yield Server("s3", port, environ, (SECRET_KEY,), folder)
+    with held_port() as port:
+        environ = {
+            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+            "AWS_REGION": REGION,
+            "AWS_ACCESS_KEY_ID": ACCESS_KEY,
+            "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
+        }
+        command = [go_program("versitygw"), "--port", f"127.0.0.1:{port}", "--quiet", "--keep-alive", "posix"]
+        env = {"ROOT_ACCESS_KEY_ID": ACCESS_KEY, "ROOT_SECRET_ACCESS_KEY": SECRET_KEY}
+        with process([*map(str, command), "--sidecar", str(folder / "meta"), str(folder / "data")], port, folder, env):
+            yield Server("s3", port, environ, (SECRET_KEY,), folder)
 
 
 @contextlib.contextmanager
 def gs(folder: Path) -> Iterator[Server]:
     """Run fake-gcs-server in memory; `models` is a bucket. It asks nobody for credentials."""
-    port = free_port()
-    url = f"http://127.0.0.1:{port}"
-    environ = {"GOOGLE_BASE_URL": url, "GOOGLE_SKIP_SIGNATURE": "true"}
-    command = [go_program("fake-gcs-server"), "-scheme", "http", "-host", "127.0.0.1", "-port", port]
-    extra = ["-backend", "memory", "-public-host", "127.0.0.1", "-log-level", "error"]
-    with process([*map(str, command), *extra], port, folder):
-        post(f"{url}/storage/v1/b?project=test", json.dumps({"name": "models"}).encode(), "application/json")
-        yield Server("gs", port, environ, (), folder)
+    with held_port() as port:
+        url = f"http://127.0.0.1:{port}"
+        environ = {"GOOGLE_BASE_URL": url, "GOOGLE_SKIP_SIGNATURE": "true"}
+        command = [go_program("fake-gcs-server"), "-scheme", "http", "-host", "127.0.0.1", "-port", port]
+        extra = ["-backend", "memory", "-public-host", "127.0.0.1", "-log-level", "error"]
+        with process([*map(str, command), *extra], port, folder):
+            post(f"{url}/storage/v1/b?project=test", json.dumps({"name": "models"}).encode(), "application/json")
+            yield Server("gs", port, environ, (), folder)
 
 
 @contextlib.contextmanager
 def az(folder: Path) -> Iterator[Server]:
     """Run azurite in memory; `models` is a container."""
-    port = free_port()
-    url = f"http://127.0.0.1:{port}/{ACCOUNT}"
-    environ = {
-        "AZURE_STORAGE_ACCOUNT_NAME": ACCOUNT,
-        "AZURE_STORAGE_ACCOUNT_KEY": ACCOUNT_KEY,
-        "AZURE_STORAGE_ENDPOINT": url,
-    }
-    command = [*azurite(), "--blobHost", "127.0.0.1", "--blobPort", str(port), "--inMemoryPersistence", "--silent"]
-    extra = ["--skipApiVersionCheck", "--disableTelemetry"]
-    with process([*command, *extra], port, folder, {"AZURITE_ACCOUNTS": f"{ACCOUNT}:{ACCOUNT_KEY}"}):
-        _make_container(url, "models")
-        yield Server("az", port, environ, (ACCOUNT_KEY,), folder)
+    with held_port() as port:
+        url = f"http://127.0.0.1:{port}/{ACCOUNT}"
+        environ = {
+            "AZURE_STORAGE_ACCOUNT_NAME": ACCOUNT,
+            "AZURE_STORAGE_ACCOUNT_KEY": ACCOUNT_KEY,
+            "AZURE_STORAGE_ENDPOINT": url,
+        }
+        command = [*azurite(), "--blobHost", "127.0.0.1", "--blobPort", str(port), "--inMemoryPersistence", "--silent"]
+        extra = ["--skipApiVersionCheck", "--disableTelemetry"]
+        with process([*command, *extra], port, folder, {"AZURITE_ACCOUNTS": f"{ACCOUNT}:{ACCOUNT_KEY}"}):
+            _make_container(url, "models")
+            yield Server("az", port, environ, (ACCOUNT_KEY,), folder)
 
 
 @contextlib.contextmanager
 def oci(folder: Path, auth: str = "") -> Iterator[Server]:
     """Run the registry `distribution` over a folder; `auth` is what its configuration says below that key, as JSON."""
-    port = free_port()
-    more = f"auth: {auth}\n" if auth else ""
-    config = folder / "config.yml"
-    config.write_text(
-        f"version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {folder}/data}}}}\n"
-        f'http: {{addr: "127.0.0.1:{port}"}}\n{more}'
-    )
-    with process([str(go_program("registry")), "serve", str(config)], port, folder, {"OTEL_TRACES_EXPORTER": "none"}):
-        yield Server("oci", port, {}, (), folder)
+    with held_port() as port:
+        more = f"auth: {auth}\n" if auth else ""
+        config = folder / "config.yml"
+        config.write_text(
+            f"version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {folder}/data}}}}\n"
+            f'http: {{addr: "127.0.0.1:{port}"}}\n{more}'
+        )
+        with process(
+            [str(go_program("registry")), "serve", str(config)], port, folder, {"OTEL_TRACES_EXPORTER": "none"}
+        ):
+            yield Server("oci", port, {}, (), folder)
 
 
 def _make_container(url: str, name: str) -> None:
@@ -153,12 +156,6 @@ def post(url: str, body: bytes, content_type: str) -> None:
 
 def _direct() -> urllib.request.OpenerDirector:
     return urllib.request.build_opener(urllib.request.ProxyHandler({}))
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextlib.contextmanager
