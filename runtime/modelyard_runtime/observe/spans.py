@@ -75,7 +75,7 @@ class Tracing:
         self.ids = _Ids()
         processor = BatchSpanProcessor(_exporter(protocol))
         self._provider = TracerProvider(resource=resource, id_generator=self.ids, shutdown_on_exit=False)
-        # Ours alone, not the process': FastAPI would make spans of health checks.
+        # Ours alone, not the process': FastAPI would make spans of the rare routes.
         self._provider.add_span_processor(processor)
         self.tracer = self._provider.get_tracer("modelyard")
         self._outside = contextvars.Context()

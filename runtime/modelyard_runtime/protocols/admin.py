@@ -5,7 +5,6 @@ In a cluster the spec decides, and the replicas of a model must not differ: ther
 
 from __future__ import annotations
 
-import hmac
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -14,18 +13,14 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from modelyard_runtime.errors import Forbidden, RequestError, StartupFailure
+from modelyard_runtime.errors import RequestError, StartupFailure
 from modelyard_runtime.protocols.models import ErrorBody
+from modelyard_runtime.protocols.token import check_token
 from modelyard_runtime.serving.catalog import Catalog, Source
 from modelyard_runtime.serving.registry import Registry, ServedModel
 
-__all__ = ["ActiveModel", "NewModel", "admin_routes", "check_token"]
+__all__ = ["ActiveModel", "NewModel", "admin_routes"]
 
-_NO_ADMIN = (
-    "models are not changed here: in a cluster, edit the ModelDeployment's spec.model; "
-    "on one machine, start modelyard serve with --admin-token-file"
-)
-_NO_TOKEN = "models are changed only with the admin token; send the header Authorization: Bearer TOKEN"  # noqa: S105 -- no token
 _NAME = r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$"
 _MAX_BODY = 65536
 
@@ -49,14 +44,6 @@ class ActiveModel(BaseModel):
     name: str
     version: str
     versions: list[str]
-
-
-def check_token(token: bytes | None, authorization: str) -> None:
-    """Raise Forbidden unless `authorization` is that of `token`; None: whatever it is."""
-    if token is None:
-        raise Forbidden(_NO_ADMIN)
-    if not hmac.compare_digest(authorization.encode("latin-1", "replace"), b"Bearer " + token):
-        raise Forbidden(_NO_TOKEN)
 
 
 def admin_routes(catalog: Catalog, registry: Registry, token: bytes | None) -> APIRouter:

@@ -2,37 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse
-from pydantic import BaseModel
-
 from modelyard_runtime.contract import HEADER_ROUTER, PATH_LIVE, PATH_READY, PATH_SERVING
+from modelyard_runtime.protocols.plain import PlainRoute, header
 from modelyard_runtime.serving.drain import Drain
 from modelyard_runtime.serving.registry import ModelState, Registry
+from modelyard_runtime.serving.reply import Header, Reply, json_reply
 
-__all__ = ["Health", "health_routes"]
+__all__ = ["health_routes"]
 
 
-class Health(BaseModel):
-    """`ready`, `loading`, `failed`, `unloaded` or `draining` (`live` for the process alone), and each model's state.
+def health_routes(registry: Registry, drain: Drain) -> dict[str, PlainRoute]:
+    """Return the routes by path, OIP v2's too. They touch nothing that computes, so they answer while models are busy.
 
-    Models that were unloaded don't count, unless all are.
+    OpenAPI has them in openapi_health.py.
     """
 
-    status: str
-    models: dict[str, str]
-
-
-def health_routes(registry: Registry, drain: Drain) -> APIRouter:
-    """Return the routes. They touch nothing that computes, so they answer while models are busy."""
-    router = APIRouter(tags=["health"])
-    unavailable: dict[int | str, dict[str, Any]] = {503: {"model": Health, "description": "Not now."}}
-
-    def answer(status: str, *, good: bool) -> JSONResponse:
+    def answer(status: str, *, good: bool) -> Reply:
         content = {"status": status, "models": {name: state.value for name, state in registry.states.items()}}
-        return JSONResponse(content, status_code=200 if good else 503)
+        return json_reply(200 if good else 503, content)
 
     def state() -> str:
         if drain.active:
@@ -44,25 +31,34 @@ def health_routes(registry: Registry, drain: Drain) -> APIRouter:
             return "failed"
         return "unloaded" if states == {ModelState.UNLOADED} else "loading"
 
-    @router.get(PATH_LIVE, response_model=Health)
-    async def live() -> JSONResponse:
-        """Whether the process answers at all."""
+    def takes_requests(headers: list[Header]) -> bool:
+        if header(headers, HEADER_ROUTER) is not None:
+            drain.on_router_check()
+        return registry.ready and not drain.active
+
+    async def live(headers: list[Header]) -> Reply:
         return answer("live", good=True)
 
-    @router.get("/health", response_model=Health, responses=unavailable)
-    @router.get(PATH_READY, response_model=Health, responses=unavailable)
-    async def ready(request: Request) -> JSONResponse:
-        """Whether new requests should come here: from warm-up to SIGTERM. For routers and balancers."""
-        if HEADER_ROUTER in request.headers:
-            drain.on_router_check()
-        return answer(state(), good=registry.ready and not drain.active)
+    async def ready(headers: list[Header]) -> Reply:
+        return answer(state(), good=takes_requests(headers))
 
-    @router.get(PATH_SERVING, response_model=Health, responses=unavailable)
-    async def serving() -> JSONResponse:
-        """Whether requests are answered: from warm-up until the listener closes. The kubelet's readiness probe.
-
-        Green while draining, so that the last requests to a single replica still reach it.
-        """
+    async def serving(headers: list[Header]) -> Reply:
+        # Green while draining, so that the last requests to a single replica still reach it.
         return answer(state(), good=registry.ready)
 
-    return router
+    async def live_v2(headers: list[Header]) -> Reply:
+        return json_reply(200, {"live": True, "ready": registry.ready and not drain.active})
+
+    async def ready_v2(headers: list[Header]) -> Reply:
+        good = takes_requests(headers)
+        return json_reply(200 if good else 503, {"live": True, "ready": good})
+
+    handlers = {
+        PATH_LIVE: live,
+        "/health": ready,
+        PATH_READY: ready,
+        PATH_SERVING: serving,
+        "/v2/health/live": live_v2,
+        "/v2/health/ready": ready_v2,
+    }
+    return {path: PlainRoute(handler, lambda: drain.active) for path, handler in handlers.items()}

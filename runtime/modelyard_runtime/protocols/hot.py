@@ -14,8 +14,6 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
-import orjson
-
 from modelyard_runtime.errors import RequestError, WrongInput
 from modelyard_runtime.observe.metrics import UNRESOLVED, Metrics
 from modelyard_runtime.observe.statistics import Stages, Statistics
@@ -37,7 +35,7 @@ from modelyard_runtime.serving.limits import (
     read_body,
 )
 from modelyard_runtime.serving.registry import Registry, ServedModel
-from modelyard_runtime.serving.reply import Header, Reply
+from modelyard_runtime.serving.reply import JSON, Header, Reply, json_reply, server_failed
 
 if TYPE_CHECKING:
     from modelyard_runtime.observe.spans import Tracing
@@ -45,7 +43,6 @@ if TYPE_CHECKING:
 __all__ = ["Answer", "Call", "Handler", "HotRoute", "Parts"]
 
 _logger = logging.getLogger(__name__)
-_JSON = (b"content-type", b"application/json")
 _NOTABLE = TIMEOUTS | {b"content-encoding", b"accept-encoding"}
 """Headers that are looked at for every request."""
 _THREAD_BYTES = 65536
@@ -92,7 +89,7 @@ class Answer(NamedTuple):
     """The body of an answer and its own headers."""
 
     payload: bytes
-    headers: tuple[Header, ...] = (_JSON,)
+    headers: tuple[Header, ...] = (JSON,)
 
 
 Handler: TypeAlias = Callable[[Call], Awaitable[Answer]]
@@ -150,13 +147,13 @@ class HotRoute:
             self._count(None, stages, reply.status)
         else:
             reply = await self._answer(headers, body, arrived, stages)
-        await send({"type": "http.response.start", "status": reply.status, "headers": reply.all_headers()})
         if unread:
+            await send({"type": "http.response.start", "status": reply.status, "headers": reply.all_headers()})
             await send({"type": "http.response.body", "body": reply.payload, "more_body": True})
             await discard_body(receive)
             await send({"type": "http.response.body", "body": b""})
         else:
-            await send({"type": "http.response.body", "body": reply.payload})
+            await reply.send(send)
 
     async def _read(self, headers: list[Header], receive: Receive) -> bytes:
         """Return the body as it came."""
@@ -187,9 +184,8 @@ class HotRoute:
         except RequestError as exc:
             reply = self._failed(exc)
         except Exception:
-            # A bug of ours: the client learns that it is not at fault, and no more.
             _logger.exception("POST %s failed", self._path[:200])
-            reply = Reply(500, (_JSON,), b'{"error":"the server failed; its log says why"}', parts.draining())
+            reply = server_failed(close=parts.draining())
         finally:
             parts.in_flight -= 1
         self._count(call.served if call is not None else None, stages, reply.status)
@@ -208,13 +204,12 @@ class HotRoute:
 
     def _failed(self, exc: RequestError) -> Reply:
         status = 400 if isinstance(exc, WrongInput) and not self._tells_wrong else exc.status
-        headers: list[Header] = [_JSON]
+        headers: list[Header] = []
         if exc.retry_after is not None:
             headers.append((b"retry-after", b"%d" % exc.retry_after))
         if isinstance(exc, _MethodNotAllowed):
             headers.append((b"allow", b"POST"))
-        payload = orjson.dumps({"error": exc.message})
-        return Reply(status, tuple(headers), payload, exc.close or self._parts.draining())
+        return json_reply(status, {"error": exc.message}, *headers, close=exc.close or self._parts.draining())
 
 
 class _MethodNotAllowed(RequestError):

@@ -2,36 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
 
-from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse, Response
-
-from modelyard_runtime.contract import METRICS_PATH
 from modelyard_runtime.observe.totals import Totals
+from modelyard_runtime.protocols.plain import PlainRoute, header
+from modelyard_runtime.serving.reply import Header, Reply, json_reply
 
-__all__ = ["metrics_routes"]
-
-_CONTENT: dict[int | str, dict[str, Any]] = {
-    200: {
-        "description": "Prometheus text; OpenMetrics or JSON when Accept asks for it.",
-        "content": {"text/plain": {"schema": {"type": "string"}}, "application/json": {"schema": {"type": "object"}}},
-    }
-}
+__all__ = ["metrics_route"]
 
 
-def metrics_routes(totals: Totals) -> APIRouter:
+def metrics_route(totals: Totals, draining: Callable[[], bool]) -> PlainRoute:
     """Return the route."""
-    router = APIRouter(tags=["metrics"])
 
-    @router.get(METRICS_PATH, responses=_CONTENT, response_class=Response)
-    async def read_metrics(request: Request) -> Response:
-        """Return the metrics of this server, of all its workers."""
+    async def read_metrics(headers: list[Header]) -> Reply:
         metrics = await totals.metrics()
-        accept = request.headers.get("accept", "")
+        accept = header(headers, "accept") or ""
         if "application/json" in accept:
-            return JSONResponse(metrics.counts_json())
+            return json_reply(200, metrics.counts_json())
         body, content_type = metrics.render(accept)
-        return Response(body, headers={"content-type": content_type})
+        return Reply(200, ((b"content-type", content_type.encode()),), body)
 
-    return router
+    return PlainRoute(read_metrics, draining)

@@ -1,46 +1,38 @@
-"""The one ASGI application: predictions straight to their routes, everything else to FastAPI."""
+"""The one ASGI application: predictions, probes and metrics straight to their routes, everything else to FastAPI.
+
+FastAPI with pydantic is a fifth of a small server's memory, and most servers are never asked for what it answers: it
+is imported when somebody asks.
+"""
 
 from __future__ import annotations
 
 import logging
 import time
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
-from fastapi import APIRouter, FastAPI, Request
-from fastapi.exceptions import RequestValidationError
-from fastapi.openapi.utils import get_openapi
-from fastapi.responses import JSONResponse, Response
-from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
-
-from modelyard_runtime.errors import SettingsError
+from modelyard_runtime.contract import METRICS_PATH
 from modelyard_runtime.group.board import Board
 from modelyard_runtime.group.member import Member
 from modelyard_runtime.group.peers import Peers
 from modelyard_runtime.observe.metrics import Metrics
 from modelyard_runtime.observe.statistics import Statistics
 from modelyard_runtime.observe.totals import OwnTotals
-from modelyard_runtime.protocols.admin import admin_routes
 from modelyard_runtime.protocols.health import health_routes
 from modelyard_runtime.protocols.hot import HotRoute, Parts
-from modelyard_runtime.protocols.metrics import metrics_routes
-from modelyard_runtime.protocols.models import ErrorBody, model_routes
-from modelyard_runtime.protocols.openapi import PREDICT_PATHS, PREDICT_SCHEMAS
-from modelyard_runtime.protocols.openapi_inference import INFER_PATHS, INFER_SCHEMAS
+from modelyard_runtime.protocols.metrics import metrics_route
 from modelyard_runtime.protocols.predict import predict_routes
-from modelyard_runtime.protocols.v1 import find_v1, v1_route, v1_routes
+from modelyard_runtime.protocols.token import read_token
+from modelyard_runtime.protocols.v1 import find_v1, v1_route
 from modelyard_runtime.protocols.v2.envelope_json import JsonEnvelopes
 from modelyard_runtime.protocols.v2.infer import find_infer, infer_route
 from modelyard_runtime.protocols.v2.repository import Repository
-from modelyard_runtime.protocols.v2.routes import v2_routes
 from modelyard_runtime.serving.answers import Answers, size_of_answer
 from modelyard_runtime.serving.cache import AnswerCache
 from modelyard_runtime.serving.catalog import Catalog
 from modelyard_runtime.serving.compute import Compute
 from modelyard_runtime.serving.drain import Drain
-from modelyard_runtime.serving.limits import ClientGone, Message, Receive, Scope, Send
+from modelyard_runtime.serving.later import App, Later
+from modelyard_runtime.serving.limits import Message, Receive, Scope, Send
 from modelyard_runtime.serving.registry import Registry
 from modelyard_runtime.settings import Settings
 
@@ -87,7 +79,7 @@ class RuntimeApp:
         self.catalog = Catalog(
             self.registry, self.metrics, allow_pickle=settings.allow_pickle, warmup_requests=settings.warmup_requests
         )
-        token = _admin_token(settings.admin_token_file)
+        token = read_token(settings.admin_token_file)
         cache = AnswerCache(
             ttl=settings.cache_ttl, max_bytes=settings.cache_max_bytes, clock=clock, size=size_of_answer
         )
@@ -113,8 +105,15 @@ class RuntimeApp:
             in_flight=lambda: self.in_flight,
             queue_rows=lambda: self.compute.queue_rows,
         )
-        admin = admin_routes(self.catalog, self.registry, token)
-        self._fastapi = _fastapi(self.parts, drain, admin)
+        self._plain = health_routes(self.registry, drain)
+        self._plain[METRICS_PATH] = metrics_route(self.totals, self.parts.draining)
+
+        def rare() -> App:
+            from modelyard_runtime.serving.rare import rare_routes  # noqa: PLC0415 - imports FastAPI
+
+            return rare_routes(self.parts, self.catalog, token)
+
+        self._rare = Later(rare)
 
     def close(self) -> None:
         """End the threads once they are idle, and delete what was fetched."""
@@ -155,7 +154,7 @@ class RuntimeApp:
         if self._logs_requests:
             send = _logged(scope, send)
         if scope["type"] == "http":
-            route = self._hot(scope["path"])
+            route = self._plain.get(scope["path"]) or self._hot(scope["path"])
             if route is not None:
                 await route.respond(scope, receive, send)
                 return
@@ -165,39 +164,7 @@ class RuntimeApp:
                 message["headers"] = [*message.get("headers", ()), (b"connection", b"close")]
             await send(message)
 
-        await self._fastapi(scope, receive, send_closing)
-
-
-def _fastapi(parts: Parts, drain: Drain, admin: APIRouter) -> FastAPI:
-    registry, totals = parts.registry, parts.totals
-    app = FastAPI(
-        title="Modelyard runtime",
-        description="Predictions, health and metrics of one model server.",
-        redirect_slashes=False,
-    )
-    app.include_router(health_routes(registry, drain))
-    app.include_router(metrics_routes(totals))
-    app.include_router(model_routes(registry, totals))
-    app.include_router(admin)
-    app.include_router(v2_routes(registry, drain, totals, parts.repository))
-    app.include_router(v1_routes(registry))
-    app.add_exception_handler(HTTPException, _http_error)
-    app.add_exception_handler(RequestValidationError, _validation_error)
-    for gone in (ClientGone, ClientDisconnect):
-        app.add_exception_handler(gone, _client_gone)
-    app.add_exception_handler(Exception, _server_error)
-
-    def openapi() -> dict[str, Any]:
-        if app.openapi_schema is None:
-            schema = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
-            schema["paths"] = {**PREDICT_PATHS, **INFER_PATHS, **schema["paths"]}
-            schemas = schema.setdefault("components", {}).setdefault("schemas", {})
-            schemas.update(PREDICT_SCHEMAS, **INFER_SCHEMAS, ErrorBody=ErrorBody.model_json_schema())
-            app.openapi_schema = schema
-        return app.openapi_schema
-
-    app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way to extend its schema
-    return app
+        await self._rare(scope, receive, send_closing)
 
 
 def _logged(scope: Scope, send: Send) -> Send:
@@ -211,43 +178,3 @@ def _logged(scope: Scope, send: Send) -> Send:
             _logger.debug("%s %s %d in %.3f ms", scope["method"], scope["path"], message["status"], milliseconds)
 
     return send_logged
-
-
-def _admin_token(path: Path | None) -> bytes | None:
-    if path is None:
-        return None
-    try:
-        token = path.read_bytes().strip()
-    except OSError as exc:
-        raise SettingsError(f"the admin token's file {path} can't be read: {exc.strerror}") from None
-    if not token:
-        raise SettingsError(f"the admin token's file {path} is empty; write a long random word into it")
-    return token
-
-
-async def _http_error(request: Request, exc: Exception) -> JSONResponse:
-    assert isinstance(exc, HTTPException)  # noqa: S101 -- for the type checker; registered for this class
-    path = request.url.path[:200]
-    if exc.status_code == 404:
-        message = f"there is no {path}; see /docs for what there is"
-    elif exc.status_code == 405:
-        allowed = (exc.headers or {}).get("Allow", "another method")
-        message = f"{request.method} {path} is not allowed; use {allowed}"
-    else:
-        message = str(exc.detail)
-    return JSONResponse({"error": message}, status_code=exc.status_code, headers=exc.headers)
-
-
-async def _validation_error(request: Request, exc: Exception) -> JSONResponse:
-    assert isinstance(exc, RequestValidationError)  # noqa: S101 -- for the type checker; registered for this class
-    problems = "; ".join(f"{'.'.join(map(str, error['loc']))}: {error['msg']}" for error in exc.errors()[:5])
-    return JSONResponse({"error": problems}, status_code=422)
-
-
-async def _client_gone(request: Request, exc: Exception) -> Response:
-    return Response(status_code=499)  # as proxies put it; there is nobody to read it
-
-
-async def _server_error(request: Request, exc: Exception) -> JSONResponse:
-    _logger.error("%s %s failed", request.method, request.url.path, exc_info=exc)
-    return JSONResponse({"error": "the server failed; its log says why"}, status_code=500)

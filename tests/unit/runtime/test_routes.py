@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from unit.runtime.support import Api, FakeModel
 
 Serve = Callable[..., Api]
+PLAIN = (
+    "/health",
+    "/health/live",
+    "/health/ready",
+    "/health/serving",
+    "/metrics",
+    "/v2/health/live",
+    "/v2/health/ready",
+)
 
 
 @pytest.fixture
@@ -174,6 +185,55 @@ def test_other_requests_are_refused_with_a_reason(method: str, path: str, status
     assert list(response.json()) == ["error"]
     assert message in response.json()["error"]
     assert response.status_code == status
+
+
+@pytest.mark.parametrize("path", PLAIN)
+@pytest.mark.parametrize("method", ["HEAD", "POST", "PUT", "DELETE", "OPTIONS"])
+def test_health_and_metrics_are_for_get_alone(method: str, path: str, api: Api) -> None:
+    response = api.send(method, path)
+
+    body = b"" if method == "HEAD" else b'{"error":"%b %b is not allowed; use GET"}' % (method.encode(), path.encode())
+    assert (response.status_code, response.content) == (405, body)
+    assert response.headers["allow"] == "GET"
+    assert response.headers["content-type"] == "application/json"
+    assert "connection" not in response.headers
+
+
+@pytest.mark.parametrize("path", [*PLAIN, "/models", "/nothing"])
+def test_answers_of_a_server_that_drains_close_the_connection(path: str, api: Api) -> None:
+    api.drain.on_terminate()
+
+    for method in ("GET", "PUT"):
+        assert api.send(method, path).headers["connection"] == "close"
+
+
+def test_health_and_metrics_have_no_other_spelling(api: Api) -> None:
+    statuses = {path: api.send("GET", f"{path}/").status_code for path in PLAIN}
+
+    assert statuses == dict.fromkeys(PLAIN, 404)
+
+
+def test_a_bug_in_a_scrape_is_logged_and_not_shown(
+    api: Api, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail() -> dict[str, object]:
+        raise RuntimeError("a secret")
+
+    monkeypatch.setattr(api.app.metrics, "counts_json", fail)
+
+    response = api.send("GET", "/metrics", headers={"accept": "application/json"})
+
+    assert (response.status_code, response.json()) == (500, {"error": "the server failed; its log says why"})
+    assert "GET /metrics failed" in caplog.text
+
+
+def test_openapi_describes_health_and_metrics_as_fastapi_did(api: Api) -> None:
+    expected = json.loads(Path(__file__).with_name("openapi_health.json").read_text())
+
+    document = api.send("GET", "/openapi.json").json()
+
+    assert {path: document["paths"][path] for path in PLAIN} == expected["paths"]
+    assert {name: document["components"]["schemas"][name] for name in expected["schemas"]} == expected["schemas"]
 
 
 def test_openapi_describes_every_route(api: Api) -> None:

@@ -17,6 +17,7 @@ from modelyard_runtime.protocols.rpc.messages import SERVICE, Messages, read_mes
 from modelyard_runtime.protocols.rpc.status import CODES
 from modelyard_runtime.protocols.rpc.tensors import parameters_of
 from modelyard_runtime.protocols.v2.describe import (
+    installed_version,
     model_config,
     model_metadata,
     repository_index,
@@ -24,7 +25,6 @@ from modelyard_runtime.protocols.v2.describe import (
     statistics_of,
 )
 from modelyard_runtime.protocols.v2.infer import resolve_version
-from modelyard_runtime.protocols.v2.routes import installed_version
 from modelyard_runtime.serving.registry import ServedModel
 
 __all__ = ["InferenceService"]

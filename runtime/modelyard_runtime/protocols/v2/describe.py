@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from modelyard_runtime.formats.base import TensorSpec
@@ -14,6 +15,7 @@ from modelyard_runtime.serving.registry import ModelState, Registry, ServedModel
 __all__ = [
     "EXTENSIONS",
     "SERVER_NAME",
+    "installed_version",
     "model_config",
     "model_metadata",
     "repository_index",
@@ -38,6 +40,14 @@ _DURATIONS = (
     "cache_hit",
     "cache_miss",
 )
+
+
+def installed_version() -> str:
+    """Return the version of this distribution."""
+    try:
+        return version("modelyard")
+    except PackageNotFoundError:
+        return "0"
 
 
 def server_metadata(version: str, *, changeable: bool) -> dict[str, Any]:

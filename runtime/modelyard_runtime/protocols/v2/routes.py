@@ -1,9 +1,8 @@
-"""The Open Inference Protocol's rare routes: health, metadata, repository, statistics, and what is not supported."""
+"""The Open Inference Protocol's rare routes: metadata, repository, statistics, and what is not supported."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any, cast
 
 import orjson
@@ -11,12 +10,12 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict
 
-from modelyard_runtime.contract import HEADER_ROUTER
 from modelyard_runtime.errors import BadRequest, RequestError, Unsupported
 from modelyard_runtime.observe.totals import Totals
 from modelyard_runtime.protocols.encoding import content_encoding, inflate
 from modelyard_runtime.protocols.models import ErrorBody
 from modelyard_runtime.protocols.v2.describe import (
+    installed_version,
     model_config,
     model_metadata,
     repository_index,
@@ -25,11 +24,10 @@ from modelyard_runtime.protocols.v2.describe import (
 )
 from modelyard_runtime.protocols.v2.infer import resolve_version
 from modelyard_runtime.protocols.v2.repository import Repository
-from modelyard_runtime.serving.drain import Drain
 from modelyard_runtime.serving.limits import Receive, read_body
 from modelyard_runtime.serving.registry import Registry
 
-__all__ = ["installed_version", "v2_routes"]
+__all__ = ["v2_routes"]
 
 _MAX_BODY_BYTES = 65536
 _BODY_SECONDS = 5.0
@@ -42,13 +40,6 @@ _UNSUPPORTED = (
     "/v2/models/{name}/generate",
     "/v2/models/{name}/generate_stream",
 )
-
-
-class ServerHealth(BaseModel):
-    """Whether the process lives, and whether it takes requests."""
-
-    live: bool
-    ready: bool
 
 
 class ServerMetadata(BaseModel):
@@ -104,15 +95,7 @@ class ModelStatisticsList(BaseModel):
     model_stats: list[dict[str, Any]]
 
 
-def installed_version() -> str:
-    """Return the version of this distribution."""
-    try:
-        return version("modelyard")
-    except PackageNotFoundError:
-        return "0"
-
-
-def v2_routes(registry: Registry, drain: Drain, totals: Totals, repository: Repository) -> APIRouter:
+def v2_routes(registry: Registry, totals: Totals, repository: Repository) -> APIRouter:
     """Return the routes. Errors are `{"error": str}`."""
     router = APIRouter(tags=["v2"])
     about = server_metadata(installed_version(), changeable=repository.changeable)
@@ -121,27 +104,11 @@ def v2_routes(registry: Registry, drain: Drain, totals: Totals, repository: Repo
         503: {"model": ErrorBody, "description": "The model is not ready."},
     }
 
-    def health(*, good: bool) -> JSONResponse:
-        ready = registry.ready and not drain.active
-        return JSONResponse({"live": True, "ready": ready}, status_code=200 if good or ready else 503)
-
     @router.get("/v2", response_model=ServerMetadata)
     @router.get("/v2/", response_model=ServerMetadata, include_in_schema=False)
     async def server() -> JSONResponse:
         """Describe the server."""
         return JSONResponse(about)
-
-    @router.get("/v2/health/live", response_model=ServerHealth)
-    async def server_live() -> JSONResponse:
-        """Whether the process answers at all."""
-        return health(good=True)
-
-    @router.get("/v2/health/ready", response_model=ServerHealth, responses={503: {"model": ServerHealth}})
-    async def server_ready(request: Request) -> JSONResponse:
-        """Whether new requests should come here: from warm-up to SIGTERM."""
-        if HEADER_ROUTER in request.headers:
-            drain.on_router_check()
-        return health(good=False)
 
     # Ahead of /v2/models/{name}, which would take it for a model's name.
     @router.get("/v2/models/stats", response_model=ModelStatisticsList)
