@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TypeAlias
 from urllib.parse import unquote, urlsplit
 
-from modelyard_runtime.artifacts.fetch import fetch
 from modelyard_runtime.errors import StartupFailure, UnknownModel
 from modelyard_runtime.observe.metrics import Metrics
 from modelyard_runtime.serving.loading import load_served
@@ -185,6 +184,8 @@ class Catalog:
             folder = Path(tempfile.mkdtemp(dir=self._root))
         try:
             if folder is not None:
+                from modelyard_runtime.artifacts.fetch import fetch  # noqa: PLC0415 - in a pod, nothing is fetched here
+
                 fetch(
                     source.uri,
                     folder,

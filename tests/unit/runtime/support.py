@@ -16,7 +16,7 @@ from typing import Any
 
 import httpx
 import numpy as np
-from modelyard_runtime.artifacts import fetch
+from modelyard_runtime.artifacts.fetch import fetch
 from modelyard_runtime.contract import Env
 from modelyard_runtime.formats import Model, RowsModel, TensorSpec
 from modelyard_runtime.serving.app import RuntimeApp

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 import trustme
-from modelyard_runtime.artifacts import fetch
 from modelyard_runtime.artifacts.copy import Budget
 from modelyard_runtime.artifacts.download import download
+from modelyard_runtime.artifacts.fetch import fetch
 from modelyard_runtime.artifacts.transfer import Transfer
 from modelyard_runtime.artifacts.uri import parse_uri
 from modelyard_runtime.errors import AccessDenied, ArtifactNotFound, LoadFailed, StartupFailure

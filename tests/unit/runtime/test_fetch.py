@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from modelyard_runtime.artifacts import fetch
+from modelyard_runtime.artifacts.fetch import fetch
 from modelyard_runtime.contract import FetchReport
 from modelyard_runtime.errors import (
     AccessDenied,

@@ -10,7 +10,8 @@ import joblib
 import lightgbm
 import numpy as np
 import pytest
-from modelyard_runtime.artifacts import detect, fetch
+from modelyard_runtime.artifacts import detect
+from modelyard_runtime.artifacts.fetch import fetch
 from modelyard_runtime.errors import LoadFailed, UnsafeArtifact, WarmupFailed
 from modelyard_runtime.formats import Compiled, InputRefused, Model, TensorSpec, load_model
 from modelyard_runtime.formats import python as python_format

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from modelyard_runtime.artifacts import fetch
+from modelyard_runtime.artifacts.fetch import fetch
 from modelyard_runtime.errors import LoadFailed, StartupFailure, UnsafeArtifact
 
 MODEL = b'{"type": "linear", "weights": [1, 1]}'

@@ -18,7 +18,7 @@ import numpy as np
 import psutil
 import pytest
 import tritonclient.grpc as triton
-from modelyard_runtime.artifacts import fetch
+from modelyard_runtime.artifacts.fetch import fetch
 from modelyard_runtime.contract import Env
 from modelyard_runtime.group.board import Board
 from modelyard_runtime.group.supervisor import _SILENT_TURNS, _Supervisor

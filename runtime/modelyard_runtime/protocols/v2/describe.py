@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from modelyard_runtime.formats.base import TensorSpec
@@ -44,6 +43,8 @@ _DURATIONS = (
 
 def installed_version() -> str:
     """Return the version of this distribution."""
+    from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415 - rarely asked for
+
     try:
         return version("modelyard")
     except PackageNotFoundError:

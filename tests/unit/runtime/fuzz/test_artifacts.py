@@ -18,8 +18,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from modelyard_runtime.artifacts import fetch
 from modelyard_runtime.artifacts.copy import Budget
+from modelyard_runtime.artifacts.fetch import fetch
 from modelyard_runtime.artifacts.unpack import unpack_layer
 from modelyard_runtime.errors import LoadFailed, StartupFailure
 from modelyard_runtime.formats import linear as linear_format

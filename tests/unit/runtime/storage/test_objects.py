@@ -13,7 +13,7 @@ from pathlib import Path
 
 import obstore
 import pytest
-from modelyard_runtime.artifacts import fetch
+from modelyard_runtime.artifacts.fetch import fetch
 from modelyard_runtime.artifacts.stores import STORES
 from modelyard_runtime.errors import AccessDenied, ArtifactNotFound, LoadFailed, StartupFailure, UnsafeArtifact
 from unit.runtime.storage.servers import Cutter, Server, post

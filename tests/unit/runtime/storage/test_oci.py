@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
-from modelyard_runtime.artifacts import fetch
+from modelyard_runtime.artifacts.fetch import fetch
 from modelyard_runtime.artifacts.registry import credentials_for
 from modelyard_runtime.errors import AccessDenied, ArtifactNotFound, LoadFailed, StartupFailure, UnsafeArtifact
 from unit.runtime.storage.registry_support import (

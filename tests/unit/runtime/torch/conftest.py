@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from modelyard_cluster.errors import MissingPrerequisite
-from modelyard_runtime.artifacts import fetch
+from modelyard_runtime.artifacts.fetch import fetch
 from unit.runtime.support import Server, start_server
 from unit.runtime.torch.environment import REPOSITORY, ask, torch_python
 

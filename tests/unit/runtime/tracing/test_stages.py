@@ -11,7 +11,7 @@ import httpx
 import numpy as np
 import pytest
 import tritonclient.grpc as triton
-from modelyard_runtime.artifacts import fetch
+from modelyard_runtime.artifacts.fetch import fetch
 from tritonclient.utils import InferenceServerException
 from unit.runtime.support import Server
 from unit.runtime.tracing.otlp import ERROR, Collector, collect_http
