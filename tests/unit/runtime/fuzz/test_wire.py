@@ -30,6 +30,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server that waits half a second for a body."""
     with start_server(tmp_path_factory.mktemp("server"), SUM, MODELYARD_TIMEOUT="0.5") as started:
         started.wait_for("/health/ready", 200)
+        # The first request to a rare route takes a moment, and whoever sends no more is not waited for that long.
+        started.wait_for("/models/churn", 200)
         yield started
 
 
