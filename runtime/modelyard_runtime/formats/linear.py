@@ -30,10 +30,10 @@ class LinearModel(RowsModel):
         self._weights = np.ascontiguousarray(parameters.weights.T)
         self._bias = parameters.bias
 
+    @np.errstate(all="ignore")
     def predict(self, rows: Rows) -> Array:
         """Return y of shape (rows,) or (rows, outputs); an overflow gives infinity."""
-        with np.errstate(all="ignore"):
-            return np.asarray(rows @ self._weights + self._bias)
+        return np.asarray(rows @ self._weights + self._bias)
 
 
 def load(path: Path) -> LinearModel:

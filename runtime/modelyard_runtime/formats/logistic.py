@@ -52,12 +52,12 @@ class LogisticModel(RowsModel):
         self._single: list[Array] = [labels[:1].copy(), labels[1:2].copy()] if self._binary else []
         self.probabilities = TensorSpec("probabilities", "FP64", (-1, len(labels)))
 
+    @np.errstate(all="ignore")  # half of what a with statement costs
     def predict(self, rows: Rows) -> Array:
         """Return one label a row, of shape (rows,). Raises InputRefused where the scores overflow."""
         # The sigmoid and the softmax are monotone: the decision needs the scores alone.
         if self._single and len(rows) == 1:
-            with np.errstate(all="ignore"):
-                score = rows.dot(self._weights).item() + self._bias_item
+            score = rows.dot(self._weights).item() + self._bias_item
             if not math.isfinite(score):
                 raise InputRefused(_OVERFLOW)
             return self._single[int(score > 0)]
@@ -75,9 +75,9 @@ class LogisticModel(RowsModel):
         probabilities: Array = powers / powers.sum(axis=1, keepdims=True)
         return probabilities
 
+    @np.errstate(all="ignore")
     def _scores(self, rows: Rows) -> Array:
-        with np.errstate(all="ignore"):
-            scores: Array = rows @ self._weights + self._bias
+        scores: Array = rows @ self._weights + self._bias
         if not all_finite(scores):
             raise InputRefused(_OVERFLOW)
         return scores

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -49,12 +51,26 @@ def _scores(model: Any, *, flatten: bool) -> Step:
     bias = model.intercept_
     flat = flatten and weights.ndim == 2 and weights.shape[1] == 1
 
+    @np.errstate(all="ignore")  # half of what a with statement costs
     def run(rows: Array) -> Array:
-        with np.errstate(all="ignore"):
-            scores: Array = to_floats(rows) @ weights + bias
+        scores: Array = to_floats(rows) @ weights + bias
         if not all_finite(scores):
             raise UseOriginal
         return scores.reshape(-1) if flat else scores
+
+    return run
+
+
+def _single_score(model: Any) -> Callable[[Array], float]:
+    """The score of one row, of shape (1, features), for a model that has one: the same to the bit, in fewer steps."""
+    weights, bias = model.coef_.T, float(np.ravel(model.intercept_)[0])
+
+    @np.errstate(all="ignore")
+    def run(rows: Array) -> float:
+        score: float = rows.dot(weights).item() + bias
+        if not math.isfinite(score):
+            raise UseOriginal
+        return score
 
     return run
 
@@ -69,11 +85,12 @@ def _labels(model: Any, scores: Step) -> Step:
 
     # Most requests are of one row, whose time is numpy's fixed cost for each operation: two labels are ready made.
     single: list[Array] = [] if many else [classes[:1].copy(), classes[1:2].copy()]
+    score = _single_score(model)
 
     def run(rows: Array) -> Array:
+        if single and len(rows) == 1:
+            return single[int(score(to_floats(rows)) > 0)]
         values = scores(rows)
-        if single and values.size == 1:
-            return single[int(values.item() > 0)]
         chosen = values.argmax(axis=1) if many else (values > 0).astype(np.intp)
         return np.asarray(classes.take(chosen))
 
