@@ -31,16 +31,25 @@ class JsonEnvelopes:
         """`parser` is that of the same thread."""
         self._parser = parser
         self._known = Known()
+        self._latest: tuple[bytes, Envelope] | None = None
+        """The text before the numbers, of a request without id there, and its envelope."""
 
     def read(self, body: bytes, served: ServedModel) -> Enclosed | None:
         """Return what a request asks of `served`, or None: read it the general way, and `learn` from it."""
-        found = _split(body)
-        if found is None:
-            return None
-        before, request_id, start = found
-        envelope = self._known.find((served.name, before))
-        if envelope is None or envelope.served() is not served:
-            return None
+        latest = self._latest
+        request_id = None
+        if latest is not None and latest[1].served() is served and body.startswith(latest[0]):
+            envelope, start = latest[1], len(latest[0])
+        else:
+            found = _split(body)
+            if found is None:
+                return None
+            before, request_id, start = found
+            known = self._known.find((served.name, before))
+            if known is None or known.served() is not served:
+                return None
+            envelope = known
+            self._latest = (before, envelope) if request_id is None else None
         brackets, after = envelope.frame
         text = body[start : len(body) - len(after)]
         if not body.endswith(after) or text.translate(None, _OF_NUMBERS) != brackets:

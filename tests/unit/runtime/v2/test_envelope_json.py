@@ -56,6 +56,9 @@ def after(first: bytes, then: bytes, model: Any = None) -> Enclosed | None:
         assert expected is not None
         assert (expected[0].id, list(expected[0].outputs), dict(expected[0].parameters)) == (found.id, [], {})
         assert found.rows.tolist() == expected[1]
+    envelopes.read(first, of)
+    again = envelopes.read(then, of)  # whatever came right before it
+    assert (again and (again.id, again.rows.tolist())) == (found and (found.id, found.rows.tolist()))
     return found
 
 
