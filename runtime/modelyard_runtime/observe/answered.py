@@ -1,7 +1,8 @@
 """Requests counted and timed, at a tenth of a microsecond each.
 
 prometheus_client's own counters and histograms take a lock and check their arguments at every request; here numbers
-are added up as they come, in the event loop's thread, and take the library's form when somebody reads them.
+are noted as they come, in the event loop's thread, added up a few dozen at a time, and take the library's form when
+somebody reads them. Between the other work of requests, adding up would take three times as long.
 """
 
 from __future__ import annotations

@@ -23,8 +23,7 @@ from modelyard_runtime.protocols.metrics import metrics_route
 from modelyard_runtime.protocols.predict import predict_routes
 from modelyard_runtime.protocols.token import read_token
 from modelyard_runtime.protocols.v1 import find_v1, v1_route
-from modelyard_runtime.protocols.v2.envelope_json import JsonEnvelopes
-from modelyard_runtime.protocols.v2.infer import find_infer, infer_route
+from modelyard_runtime.protocols.v2.infer import Envelopes, find_infer, infer_route
 from modelyard_runtime.protocols.v2.repository import Repository
 from modelyard_runtime.serving.answers import Answers, size_of_answer
 from modelyard_runtime.serving.cache import AnswerCache
@@ -100,7 +99,7 @@ class RuntimeApp:
         )
         self._routes = predict_routes(self.parts)
         self._named: dict[str, HotRoute | None] = {}
-        self._envelopes = JsonEnvelopes(self.parts.floats)
+        self._envelopes = Envelopes(self.parts.floats)
         self.metrics.watch(
             in_flight=lambda: self.in_flight,
             queue_rows=lambda: self.compute.queue_rows,

@@ -3,7 +3,7 @@
 A client sends the same names, shapes and datatypes again and again. Of a request that the general way (request.py,
 bind.py) has read, all but its numbers is remembered, its envelope: another in the same envelope means the same. So does
 what stands around the answer's numbers. How to tell the numbers from the rest is each protocol's matter
-(envelope_json.py, rpc/envelope.py); for all that has no known envelope the general way decides.
+(envelope_json.py, envelope_binary.py, rpc/envelope.py); for all that has no known envelope the general way decides.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ class Envelope:
         self.id = request.id
         """Of requests that have one in their frame."""
         self.binary = request.binary
+        """Whether the answer's numbers are raw."""
         self.shape = shape
         self.single_precision = single
         self.frame: tuple[bytes, ...] = ()
@@ -115,7 +116,7 @@ def enclose(request: InferRequest, served: ServedModel) -> Envelope | None:
 
     None, where it does not plainly ask for all that a model of rows of numbers gives, and for nothing else.
     """
-    if request.outputs or request.parameters or request.timeout is not None or len(request.inputs) != 1:
+    if request.outputs or request.parameters.keys() - {"binary_data_output"} or len(request.inputs) != 1:
         return None
     (given,) = request.inputs.values()
     model = served.model

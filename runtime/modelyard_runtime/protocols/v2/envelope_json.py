@@ -63,7 +63,7 @@ class JsonEnvelopes:
 
     def learn(self, body: bytes, served: ServedModel, request: InferRequest) -> bool:
         """Remember the envelope of a request that was read the general way, where it is plain; return whether."""
-        if not self._known.miss() or (envelope := enclose(request, served)) is None:
+        if request.binary or not self._known.miss() or (envelope := enclose(request, served)) is None:
             return False
         found = _split(body)
         if found is None:

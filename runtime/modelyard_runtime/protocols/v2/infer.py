@@ -14,14 +14,16 @@ from modelyard_runtime.formats.base import Array
 from modelyard_runtime.observe.statistics import Look, Stages
 from modelyard_runtime.protocols.hot import Answer, Call, HotRoute, Parts
 from modelyard_runtime.protocols.large import LARGE_BYTES
+from modelyard_runtime.protocols.numbers import FloatParser
+from modelyard_runtime.protocols.v2 import envelope_binary, envelope_json
 from modelyard_runtime.protocols.v2.bind import bind_inputs, bind_outputs, present
 from modelyard_runtime.protocols.v2.datatypes import datatype_of, json_of, to_json, to_raw
 from modelyard_runtime.protocols.v2.envelope import Enclosed
-from modelyard_runtime.protocols.v2.envelope_json import JsonEnvelopes, answer_of, keep_form
 from modelyard_runtime.protocols.v2.request import InferRequest, flag_of, parse_infer
 from modelyard_runtime.serving.registry import Registry, ServedModel
+from modelyard_runtime.serving.reply import Header
 
-__all__ = ["compute_outputs", "find_infer", "infer_route", "resolve_version"]
+__all__ = ["Envelopes", "compute_outputs", "find_infer", "infer_route", "resolve_version"]
 
 _PREFIX = "/v2/models/"
 _SUFFIX = "/infer"
@@ -97,14 +99,27 @@ def _presented(
     return present(served.model, {name: outputs[name] for name in names})
 
 
-def infer_route(parts: Parts, envelopes: JsonEnvelopes, name: str, version: str | None) -> HotRoute:
+class Envelopes:
+    """The envelopes of the last requests over HTTP, without and with a binary tensor. For the event loop's thread."""
+
+    def __init__(self, parser: FloatParser) -> None:
+        """`parser` is that of the same thread."""
+        self.json = envelope_json.JsonEnvelopes(parser)
+        self.binary = envelope_binary.BinaryEnvelopes()
+
+
+def infer_route(parts: Parts, envelopes: Envelopes, name: str, version: str | None) -> HotRoute:
     """Answer inference requests for a model, and a version where the path gives one; routes share `envelopes`."""
 
     async def handle(call: Call) -> Answer:
         served = call.served = resolve_version(parts.registry, name, version)
         length = _header_length(call)
-        if length is None and (enclosed := envelopes.read(call.body, served)) is not None:
-            return await _answer_enclosed(parts, served, enclosed, call)
+        if length is None:
+            enclosed = envelopes.json.read(call.body, served)
+        else:
+            enclosed = envelopes.binary.read(call.body, length, served)
+        if enclosed is not None:
+            return await _answer_enclosed(parts, enclosed, call)
         large = len(call.body) > LARGE_BYTES
         if large:
             request = await asyncio.to_thread(parse_infer, call.body, length, served.model)
@@ -117,7 +132,9 @@ def infer_route(parts: Parts, envelopes: JsonEnvelopes, name: str, version: str 
         if large:
             return await asyncio.to_thread(_encode, served, request, outputs, cached)
         if length is None:
-            envelopes.learn(call.body, served, request)
+            envelopes.json.learn(call.body, served, request)
+        else:
+            envelopes.binary.learn(call.body, length, served, request)
         return _encode(served, request, outputs, cached)
 
     if version is None:
@@ -126,21 +143,24 @@ def infer_route(parts: Parts, envelopes: JsonEnvelopes, name: str, version: str 
     return HotRoute("v2", parts, handle, "/v2/models/{model}/versions/{version}/infer", names)
 
 
-async def _answer_enclosed(parts: Parts, served: ServedModel, enclosed: Enclosed, call: Call) -> Answer:
-    stages = call.stages
+async def _answer_enclosed(parts: Parts, enclosed: Enclosed, call: Call) -> Answer:
+    served, envelope, stages = enclosed.served, enclosed.envelope, call.stages
     stages.on_parsed(len(enclosed.rows))
     predictions = await parts.compute.predict(
         served.model, enclosed.rows, deadline=call.deadline, on_start=stages.on_start
     )
     stages.on_computed()
-    data = json_of(predictions)
-    if (known := answer_of(enclosed, predictions, data)) is not None:
-        return Answer(known)
+    form = envelope_binary if envelope.binary else envelope_json
+    data = to_raw(predictions) if envelope.binary else json_of(predictions)
+    if (known := form.answer_of(enclosed, predictions, data)) is not None:
+        return Answer(known, _binary_headers(len(known) - len(data)) if envelope.binary else (_JSON,))
     outputs = present(served.model, {"prediction": predictions})
+    request = InferRequest(inputs={}, id=enclosed.id, binary=envelope.binary)
     if outputs["prediction"] is predictions:
-        plain = _encode(served, InferRequest(inputs={}), outputs, None)
-        keep_form(enclosed.envelope, plain.payload, predictions, data)
-    return _encode(served, InferRequest(inputs={}, id=enclosed.id), outputs, None)
+        # In JSON, each answer gets the id that its request brought; beside a binary tensor, the id is the envelope's.
+        about = request if envelope.binary else request._replace(id=None)
+        form.keep_form(envelope, _encode(served, about, outputs, None).payload, predictions, data)
+    return _encode(served, request, outputs, None)
 
 
 def _header_length(call: Call) -> int | None:
@@ -175,4 +195,8 @@ def _encode(served: ServedModel, request: InferRequest, outputs: Mapping[str, Ar
     text = orjson.dumps(body)
     if not raw:
         return Answer(text, (_JSON,))
-    return Answer(b"".join((text, *raw)), (_BINARY, (_LENGTH, b"%d" % len(text))))
+    return Answer(b"".join((text, *raw)), _binary_headers(len(text)))
+
+
+def _binary_headers(length: int) -> tuple[Header, ...]:
+    return _BINARY, (_LENGTH, b"%d" % length)
