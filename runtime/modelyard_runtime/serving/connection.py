@@ -15,7 +15,7 @@ import random
 import re
 from collections.abc import Callable, Coroutine, Generator, Iterator
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 import httptools
 import orjson
@@ -23,6 +23,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from modelyard_runtime.contract import HEADER_REQUEST_ID
 from modelyard_runtime.observe.log import CURRENT_REQUEST, RequestContext
+from modelyard_runtime.serving.heads import DirectRoute, KnownHead, body_after, remembered
 from modelyard_runtime.serving.reply import Header, Reply
 
 __all__ = ["Connection", "ConnectionLimits", "DirectRoute"]
@@ -36,35 +37,14 @@ _LINGER_SECONDS = 1.0
 _REASONS = {400: b"Bad Request", 408: b"Request Timeout", 431: b"Request Header Fields Too Large"}
 _DIRECT_BYTES = 262_144
 """The largest body that is gathered here; a larger one, and one of unknown length, is the application's to read."""
-_KNOWN_BYTES = 4096
-"""The longest head that is remembered."""
 _DIRECT_SECONDS = 0.05
 """How long a body is waited for here; then the application waits, and minds the request's deadline."""
-
-
-class DirectRoute(Protocol):
-    """A route that makes a whole answer of a whole request."""
-
-    def begin(self, headers: list[Header], body: bytes) -> Coroutine[Any, Any, Reply]:
-        """Return what makes the answer and never raises; its first step is taken outside a task."""
 
 
 def _request_ids() -> Iterator[bytes]:
     """Make ids that no other process makes: a random beginning and a count."""
     beginning = os.urandom(6).hex().encode()
     return (b"%b-%x" % (beginning, number) for number in itertools.count())
-
-
-class _Known(NamedTuple):
-    """A request whose head is known, byte for byte."""
-
-    head: bytes
-    size: int
-    """Bytes of the head and the body."""
-    route: DirectRoute
-    request_id: bytes
-    """The one that the client gave; empty where it gave none."""
-    traceparent: bytes
 
 
 @dataclass(frozen=True)
@@ -110,9 +90,9 @@ class Connection(HttpToolsProtocol):
         self._body: list[bytes] = []
         self._messages = 0
         """Requests that began in this read."""
-        self._last: _Known | None = None
-        """The request that began last, where it takes the short way; its size is that of its body still."""
-        self._known: _Known | None = None
+        self._last: KnownHead | None = None
+        """The request that began last, where it takes the short way, without its text."""
+        self._known: KnownHead | None = None
         self._patience: asyncio.TimerHandle | None = None
         opened = self.loop.time()
         self._idle_since = opened
@@ -126,10 +106,13 @@ class Connection(HttpToolsProtocol):
             return
         self._unset_keepalive_if_required()
         known = self._known
-        if known is not None and len(data) == known.size and data.startswith(known.head) and self._idle:
-            self._identify(known.request_id, known.traceparent)
-            self._answer(known.route, data[len(known.head) :])
-            return
+        if known is not None and data.startswith(known.before) and self._idle:
+            body = body_after(known, data)
+            if body is not None and len(body) <= _DIRECT_BYTES:
+                # The headers stay those of the first such request; nobody reads the length in them again.
+                self._identify(known.request_id, known.traceparent)
+                self._answer(known.route, body)
+                return
         self._known = None
         self._messages = 0
         self._received += len(data)
@@ -141,8 +124,8 @@ class Connection(HttpToolsProtocol):
         except httptools.HttpParserUpgrade as exc:
             self._decline_upgrade(data[exc.args[0] :])
         if self._begun is None:
-            if self._messages == 1 and self._last is not None:
-                self._remember(self._last, data)
+            if self._messages == 1 and self._last is not None and self._route is None:
+                self._known = remembered(self._last, data)
             self._received = 0
             if self._route is not None and self._patience is None:
                 self._patience = self.loop.call_later(_DIRECT_SECONDS, self._hand_over)
@@ -196,7 +179,7 @@ class Connection(HttpToolsProtocol):
         if self._route is None:
             self._start(self.app)
         else:
-            self._last = _Known(b"", length, self._route, own, traceparent)
+            self._last = KnownHead(b"", b"", length, self._route, own, traceparent)
 
     def on_body(self, body: bytes) -> None:
         """Take a part of the body."""
@@ -245,15 +228,6 @@ class Connection(HttpToolsProtocol):
             self._echoed.append((_TRACEPARENT, traceparent))
         # What answers the request, here or in a task that begins here, takes this along.
         CURRENT_REQUEST.set(RequestContext(own, traceparent))
-
-    def _remember(self, last: _Known, data: bytes) -> None:
-        """Remember a read that was one request and no more: most clients send the same head again and again.
-
-        The very same bytes mean the very same, so the parser need not see them; it stands between two requests.
-        """
-        head = data.find(b"\r\n\r\n") + 4
-        if head <= _KNOWN_BYTES and len(data) - head == last.size and self._route is None:
-            self._known = last._replace(head=data[:head], size=len(data))
 
     def _decline_upgrade(self, rest: bytes) -> None:
         """Take a request to change to another protocol, HTTP/2 mostly, as one that does not ask for it.

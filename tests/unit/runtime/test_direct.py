@@ -191,12 +191,21 @@ def test_the_same_head_again_is_the_same_request_with_another_body() -> None:
         [b"POST /else HTTP/1.1\r\nHost: x\r\nContent-Length: 60\r\n\r\n"],
         [POST % 3 + b"one" + POST % 3 + b"two"],
         [POST % 4 + b"slow"],
+        [POST.replace(b"%d", b"%s") % length + b"one" for length in (b"03", b"+3", b"3 ", b" 3", b"3\t", b"0x3", b"")],
+        [POST.replace(b"%d", b"%s") % length + b"one" for length in (b"3, 3", b"3\r\nContent-Length: 3", b"3\r\n 3")],
+        [POST.replace(b"%d", b"%s") % b"3\r\nTransfer-Encoding: chunked" + b"3\r\none\r\n0\r\n\r\n"],
+        [POST % 13 + b"one", b"two three "],
+        [POST % 2 + b"one"],
+        [POST % 12 + b"a longer one", POST % 3 + b"one", POST % 2 + b"of"],
+        [POST.replace(b"%d", b"%s") % b"0000000000003" + b"one"],
+        [POST % 0],
+        [POST % 300_000 + b"x" * 300_000],
     ],
 )
 def test_a_known_head_is_one_only_where_a_request_begins(before: list[bytes]) -> None:
     """Whatever came in between, all is answered as by a connection that remembers nothing."""
 
-    async def scenario(*, remembers: bool) -> list[bytes]:
+    async def scenario(*, remembers: bool) -> tuple[list[bytes], int, bool]:
         gate = asyncio.Event()
         connection, transport = connect(Route(gate))
         for data in (request(b"one"), *before, request(b"two"), b"e" * 60, request(b"six")):
@@ -206,9 +215,28 @@ def test_a_known_head_is_one_only_where_a_request_begins(before: list[bytes]) ->
             await asyncio.sleep(0)
         gate.set()
         await asyncio.sleep(0.2)
-        return transport.bodies
+        return transport.bodies, transport.written.count(b"HTTP/1.1 400"), transport.closed
 
     assert asyncio.run(scenario(remembers=True)) == asyncio.run(scenario(remembers=False))
+
+
+@pytest.mark.parametrize(
+    "head", [POST, POST.replace(b"%d", b" %d  "), POST.replace(b"Content-Length:", b"content-length:")]
+)
+def test_a_head_is_known_whatever_the_length_of_the_body(head: bytes) -> None:
+    async def scenario() -> tuple[list[bytes], list[bool]]:
+        connection, transport = connect(Route())
+        known = []
+        for body in (b"one", b"x" * 1000, b"", b"three"):
+            before = connection._known
+            connection.data_received(head % len(body) + body)
+            known.append(connection._known is not None and connection._known is before)
+        return transport.bodies, known
+
+    bodies, known = asyncio.run(scenario())
+
+    assert bodies == [b"one", b"x" * 1000, b"", b"three"]
+    assert known == [False, True, True, True]
 
 
 def test_each_request_has_its_own_id_and_the_clients_where_it_gives_one() -> None:
