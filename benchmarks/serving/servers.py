@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from modelyard_runtime.protocols.rpc.messages import SERVICE, Messages
+from modelyard_runtime.protocols.grpc.messages import SERVICE, Messages
 
 __all__ = ["ECHO", "GRPC_ECHO", "SERVERS", "Ports", "Request", "Server"]
 

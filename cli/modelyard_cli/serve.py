@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from modelyard_runtime.contract import Env
+from modelyard_runtime.dataplane.cpus import available_cpus, limit_thread_pools
 from modelyard_runtime.errors import SettingsError
-from modelyard_runtime.group.member import Member, read_models
-from modelyard_runtime.group.supervisor import supervise
-from modelyard_runtime.serving.cpus import available_cpus, limit_thread_pools
 from modelyard_runtime.settings import Settings
+from modelyard_runtime.workers.member import Member, read_models
+from modelyard_runtime.workers.supervisor import supervise
 
 if TYPE_CHECKING:
-    from modelyard_runtime.serving.registry import ServedModel
+    from modelyard_runtime.dataplane.registry import ServedModel
 
 __all__ = ["run"]
 
@@ -61,8 +61,8 @@ def _serve(
     settings: Settings, models: Sequence[Mapping[str, Any]], *, watch: bool, member: Member | None = None
 ) -> int:
     limit_thread_pools(os.environ, available_cpus())
-    from modelyard_runtime.serving.catalog import Source  # noqa: PLC0415 - numpy makes its thread pools at import
-    from modelyard_runtime.serving.server import serve  # noqa: PLC0415
+    from modelyard_runtime.dataplane.catalog import Source  # noqa: PLC0415 - numpy makes its thread pools at import
+    from modelyard_runtime.transport.process import serve  # noqa: PLC0415
 
     sources = [
         Source(**{**model, "directory": Path(directory) if (directory := model.get("directory")) else None})

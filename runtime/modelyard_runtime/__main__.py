@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import sys
 
+from modelyard_runtime.dataplane.cpus import available_cpus, limit_thread_pools
 from modelyard_runtime.errors import SettingsError
-from modelyard_runtime.group.member import Member
-from modelyard_runtime.group.supervisor import supervise
 from modelyard_runtime.report import write_termination_message
-from modelyard_runtime.serving.cpus import available_cpus, limit_thread_pools
 from modelyard_runtime.settings import Settings, termination_log
+from modelyard_runtime.workers.member import Member
+from modelyard_runtime.workers.supervisor import supervise
 
 __all__ = ["main"]
 
@@ -29,7 +29,7 @@ def main() -> int:
     elif settings.workers > 1:
         return supervise(settings, os.environ, [sys.executable, "-m", "modelyard_runtime"])
     limit_thread_pools(os.environ, available_cpus())
-    from modelyard_runtime.serving.server import serve  # noqa: PLC0415 - numpy makes its thread pools at import
+    from modelyard_runtime.transport.process import serve  # noqa: PLC0415 - numpy makes its thread pools at import
 
     return serve(settings, member=member)
 

@@ -13,11 +13,11 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from modelyard_runtime.dataplane.catalog import Catalog, Source
+from modelyard_runtime.dataplane.registry import Registry, ServedModel
 from modelyard_runtime.errors import RequestError, StartupFailure
 from modelyard_runtime.protocols.models import ErrorBody
 from modelyard_runtime.protocols.token import check_token
-from modelyard_runtime.serving.catalog import Catalog, Source
-from modelyard_runtime.serving.registry import Registry, ServedModel
 
 __all__ = ["ActiveModel", "NewModel", "admin_routes"]
 

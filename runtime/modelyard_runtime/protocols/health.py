@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from modelyard_runtime.contract import HEADER_ROUTER, PATH_LIVE, PATH_READY, PATH_SERVING
+from modelyard_runtime.dataplane.registry import ModelState, Registry
+from modelyard_runtime.http.drain import Drain
+from modelyard_runtime.http.response import Header, Reply, json_reply
 from modelyard_runtime.protocols.plain import PlainRoute, header
-from modelyard_runtime.serving.drain import Drain
-from modelyard_runtime.serving.registry import ModelState, Registry
-from modelyard_runtime.serving.reply import Header, Reply, json_reply
 
 __all__ = ["health_routes"]
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from modelyard_runtime.observe.totals import Totals
+from modelyard_runtime.http.response import Header, Reply, json_reply
 from modelyard_runtime.protocols.plain import PlainRoute, header
-from modelyard_runtime.serving.reply import Header, Reply, json_reply
+from modelyard_runtime.telemetry.totals import Totals
 
 __all__ = ["metrics_route"]
 

@@ -8,9 +8,9 @@ from fastapi import APIRouter
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict
 
-from modelyard_runtime.observe.metrics import Counts
-from modelyard_runtime.observe.totals import Totals
-from modelyard_runtime.serving.registry import Registry, ServedModel
+from modelyard_runtime.dataplane.registry import Registry, ServedModel
+from modelyard_runtime.telemetry.metrics import Counts
+from modelyard_runtime.telemetry.totals import Totals
 
 __all__ = ["ErrorBody", "ModelDescription", "ModelList", "model_routes"]
 

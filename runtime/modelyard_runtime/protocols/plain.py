@@ -8,8 +8,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable
 
-from modelyard_runtime.serving.limits import Receive, Scope, Send
-from modelyard_runtime.serving.reply import Header, Reply, json_reply, server_failed
+from modelyard_runtime.http.body import Receive, Scope, Send
+from modelyard_runtime.http.response import Header, Reply, json_reply, server_failed
 
 __all__ = ["PlainRoute", "header"]
 

@@ -7,10 +7,10 @@ from functools import partial
 
 import orjson
 
-from modelyard_runtime.observe.statistics import Stages
-from modelyard_runtime.protocols.hot import HotRoute, Parts
+from modelyard_runtime.dataplane.registry import ServedModel
+from modelyard_runtime.protocols.route import HotRoute, Parts
 from modelyard_runtime.protocols.rows import MANY_ROWS, ONE_ROW, answer_rows
-from modelyard_runtime.serving.registry import ServedModel
+from modelyard_runtime.telemetry.statistics import Stages
 
 __all__ = ["predict_routes"]
 

@@ -10,13 +10,13 @@ from typing import Any, TypeAlias
 
 import orjson
 
+from modelyard_runtime.dataplane.registry import ServedModel
 from modelyard_runtime.errors import BadRequest, WrongInput
 from modelyard_runtime.formats.base import Array, Model, Rows
-from modelyard_runtime.observe.statistics import Look, Stages
-from modelyard_runtime.protocols.hot import Answer, Call, Parts
 from modelyard_runtime.protocols.inputs import parse_instances, parse_object, rows_of_features, rows_of_instances
 from modelyard_runtime.protocols.large import LARGE_BYTES, parse_large
-from modelyard_runtime.serving.registry import ServedModel
+from modelyard_runtime.protocols.route import Answer, Call, Parts
+from modelyard_runtime.telemetry.statistics import Look, Stages
 
 __all__ = ["MANY_ROWS", "ONE_ROW", "Body", "Shape", "answer_rows"]
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Awaitable
 
-from modelyard_runtime.observe.statistics import Stages
-from modelyard_runtime.protocols.hot import Answer, Call, HotRoute, Parts
+from modelyard_runtime.dataplane.registry import ServedModel
+from modelyard_runtime.protocols.route import Answer, Call, HotRoute, Parts
 from modelyard_runtime.protocols.rows import MANY_ROWS, answer_rows
 from modelyard_runtime.protocols.v2.infer import resolve_version
-from modelyard_runtime.serving.registry import ServedModel
+from modelyard_runtime.telemetry.statistics import Stages
 
 __all__ = ["find_v1", "v1_route"]
 

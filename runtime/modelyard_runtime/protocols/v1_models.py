@@ -7,8 +7,8 @@ from typing import Any
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse
 
+from modelyard_runtime.dataplane.registry import ModelState, Registry
 from modelyard_runtime.protocols.models import ErrorBody
-from modelyard_runtime.serving.registry import ModelState, Registry
 
 __all__ = ["v1_routes"]
 

@@ -40,7 +40,7 @@ def test_crds_can_be_left_to_others(chart: Chart) -> None:
 
 @pytest.fixture
 def checkout(repository: Path, tmp_path: Path) -> Path:
-    for folder in ("scripts", "crds", "helm", "runtime/modelyard_runtime/protocols/rpc"):
+    for folder in ("scripts", "crds", "helm", "runtime/modelyard_runtime/protocols/grpc"):
         shutil.copytree(repository / folder, tmp_path / folder)
     return tmp_path
 

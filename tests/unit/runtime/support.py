@@ -16,12 +16,12 @@ from typing import Any
 
 import httpx
 import numpy as np
+from modelyard_runtime.application import RuntimeApp
 from modelyard_runtime.artifacts.fetch import fetch
 from modelyard_runtime.contract import Env
+from modelyard_runtime.dataplane.registry import ServedModel
 from modelyard_runtime.formats import Model, RowsModel, TensorSpec
-from modelyard_runtime.serving.app import RuntimeApp
-from modelyard_runtime.serving.drain import Drain
-from modelyard_runtime.serving.registry import ServedModel
+from modelyard_runtime.http.drain import Drain
 from modelyard_runtime.settings import Settings
 from waiting import eventually, eventually_async
 

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 import uvloop
+from modelyard_runtime.dataplane.batching import Batcher, Tensors
+from modelyard_runtime.dataplane.executor import Compute
 from modelyard_runtime.errors import BadRequest, DeadlineExceeded, QueueFull, WrongInput
 from modelyard_runtime.formats import TensorSpec
-from modelyard_runtime.serving.batching import Batcher, Tensors
-from modelyard_runtime.serving.compute import Compute
 from unit.runtime.support import FakeModel, until
 
 FOREVER = 1e9

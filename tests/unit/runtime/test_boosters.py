@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import xgboost
 from modelyard_runtime.artifacts import detect
+from modelyard_runtime.dataplane.loading import warm_up
 from modelyard_runtime.errors import LoadFailed, UnknownFormat
 from modelyard_runtime.formats import InputRefused, Model, load_model
-from modelyard_runtime.serving.loading import warm_up
 from unit.runtime.test_compiling import data, frame
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from modelyard_runtime.serving.cache import AnswerCache
+from modelyard_runtime.dataplane.cache import AnswerCache
 
 
 class Clock:

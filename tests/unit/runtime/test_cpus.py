@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from modelyard_runtime.serving.cpus import available_cpus, limit_thread_pools, quota_cpus
+from modelyard_runtime.dataplane.cpus import available_cpus, limit_thread_pools, quota_cpus
 
 
 def write(root: Path, files: dict[str, str]) -> None:
@@ -50,7 +50,7 @@ def test_a_system_without_control_groups(tmp_path: Path) -> None:
 
 def test_workers_share_the_processors(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)))
-    monkeypatch.setattr("modelyard_runtime.serving.cpus.quota_cpus", lambda: 5.5)
+    monkeypatch.setattr("modelyard_runtime.dataplane.cpus.quota_cpus", lambda: 5.5)
 
     assert [available_cpus(workers) for workers in (1, 2, 4, 16)] == [6, 3, 1, 1]
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 import uvicorn
-from modelyard_runtime.serving.connection import Connection, ConnectionLimits
-from modelyard_runtime.serving.reply import Header, Reply
+from modelyard_runtime.http.response import Header, Reply
+from modelyard_runtime.transport.connection import Connection, ConnectionLimits
 from unit.runtime.support import SUM, FakeTransport, Server, start_server
 from uvicorn.server import ServerState
 

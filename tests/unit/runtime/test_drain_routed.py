@@ -10,7 +10,7 @@ import httpx
 import numpy as np
 import tritonclient.grpc as triton
 from modelyard_runtime.contract import HEADER_ROUTER
-from modelyard_runtime.serving.drain import Drain
+from modelyard_runtime.http.drain import Drain
 from unit.runtime.support import SUM, start_server, until
 
 ROUTER = {HEADER_ROUTER: "1"}

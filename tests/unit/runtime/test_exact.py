@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from modelyard_runtime.serving.exact import bytes_of, exact
+from modelyard_runtime.dataplane.exact import bytes_of, exact
 
 VALUES = st.none() | st.booleans() | st.integers(-3, 3) | st.sampled_from([0.0, -0.0, 1.0]) | st.text(max_size=2)
 

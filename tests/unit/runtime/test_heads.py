@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from modelyard_runtime.serving.heads import KnownHead, body_after, remembered
+from modelyard_runtime.transport.heads import KnownHead, body_after, remembered
 from unit.runtime.test_direct import POST, Route
 
 ROUTE = Route()

@@ -8,8 +8,8 @@ from typing import Any
 
 import httpx
 import pytest
-from modelyard_runtime.serving.later import App, Later
-from modelyard_runtime.serving.reply import json_reply
+from modelyard_runtime.http.response import json_reply
+from modelyard_runtime.later import App, Later
 from unit.runtime.support import until
 
 

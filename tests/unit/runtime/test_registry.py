@@ -8,8 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from modelyard_runtime.dataplane.registry import ModelState, Registry, ServedModel
 from modelyard_runtime.errors import UnknownModel
-from modelyard_runtime.serving.registry import ModelState, Registry, ServedModel
 from unit.runtime.support import Api, FakeModel, until
 
 Serve = Callable[..., Api]

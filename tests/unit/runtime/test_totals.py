@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from modelyard_runtime.observe.metrics import Metrics
-from modelyard_runtime.observe.statistics import Stages, Statistics
-from modelyard_runtime.observe.totals import Combined, Share, combine, combined_statistics, share_of
+from modelyard_runtime.telemetry.metrics import Metrics
+from modelyard_runtime.telemetry.statistics import Stages, Statistics
+from modelyard_runtime.telemetry.totals import Combined, Share, combine, combined_statistics, share_of
 
 
 def one(requests: int, in_flight: float, load_seconds: float) -> Share:

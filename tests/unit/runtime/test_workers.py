@@ -20,10 +20,10 @@ import pytest
 import tritonclient.grpc as triton
 from modelyard_runtime.artifacts.fetch import fetch
 from modelyard_runtime.contract import Env
-from modelyard_runtime.group.board import Board
-from modelyard_runtime.group.supervisor import _SILENT_TURNS, _Supervisor
-from modelyard_runtime.serving.drain import Drain
+from modelyard_runtime.http.drain import Drain
 from modelyard_runtime.settings import Settings
+from modelyard_runtime.workers.board import Board
+from modelyard_runtime.workers.supervisor import _SILENT_TURNS, _Supervisor
 from unit.runtime.support import SUM, Server, start_server
 
 BODY = {"features": [1, 2]}

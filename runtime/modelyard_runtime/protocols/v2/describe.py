@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
+from modelyard_runtime.dataplane.registry import ModelState, Registry, ServedModel
 from modelyard_runtime.formats.base import TensorSpec
-from modelyard_runtime.observe.statistics import Statistics
 from modelyard_runtime.protocols.v2.bind import output_specs
 from modelyard_runtime.protocols.v2.infer import resolve_version
-from modelyard_runtime.serving.registry import ModelState, Registry, ServedModel
+from modelyard_runtime.telemetry.statistics import Statistics
 
 __all__ = [
     "EXTENSIONS",

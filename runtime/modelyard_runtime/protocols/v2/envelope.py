@@ -14,10 +14,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from modelyard_runtime.dataplane.registry import ServedModel
 from modelyard_runtime.formats.base import Array, Rows, RowsModel, all_finite
 from modelyard_runtime.protocols.v2.bind import bind_inputs
 from modelyard_runtime.protocols.v2.request import InferRequest
-from modelyard_runtime.serving.registry import ServedModel
 
 __all__ = ["Enclosed", "Envelope", "Known", "enclose"]
 

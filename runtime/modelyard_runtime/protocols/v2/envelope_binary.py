@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from modelyard_runtime.dataplane.registry import ServedModel
 from modelyard_runtime.formats.base import Array
 from modelyard_runtime.protocols.v2.envelope import Enclosed, Envelope, Known, enclose
 from modelyard_runtime.protocols.v2.request import InferRequest
-from modelyard_runtime.serving.registry import ServedModel
 
 __all__ = ["BinaryEnvelopes", "answer_of", "keep_form"]
 

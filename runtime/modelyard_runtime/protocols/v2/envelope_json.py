@@ -6,11 +6,11 @@ import re
 
 import orjson
 
+from modelyard_runtime.dataplane.registry import ServedModel
 from modelyard_runtime.formats.base import Array
 from modelyard_runtime.protocols.numbers import FloatParser
 from modelyard_runtime.protocols.v2.envelope import Enclosed, Envelope, Known, enclose
 from modelyard_runtime.protocols.v2.request import InferRequest
-from modelyard_runtime.serving.registry import ServedModel
 
 __all__ = ["JsonEnvelopes", "answer_of", "keep_form"]
 

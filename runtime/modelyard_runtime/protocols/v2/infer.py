@@ -9,19 +9,19 @@ from typing import Any
 import numpy as np
 import orjson
 
+from modelyard_runtime.dataplane.registry import Registry, ServedModel
 from modelyard_runtime.errors import BadRequest, UnknownModel
 from modelyard_runtime.formats.base import Array
-from modelyard_runtime.observe.statistics import Look, Stages
-from modelyard_runtime.protocols.hot import Answer, Call, HotRoute, Parts
+from modelyard_runtime.http.response import Header
 from modelyard_runtime.protocols.large import LARGE_BYTES
 from modelyard_runtime.protocols.numbers import FloatParser
+from modelyard_runtime.protocols.route import Answer, Call, HotRoute, Parts
 from modelyard_runtime.protocols.v2 import envelope_binary, envelope_json
 from modelyard_runtime.protocols.v2.bind import bind_inputs, bind_outputs, present
 from modelyard_runtime.protocols.v2.datatypes import datatype_of, json_of, to_json, to_raw
 from modelyard_runtime.protocols.v2.envelope import Enclosed
 from modelyard_runtime.protocols.v2.request import InferRequest, flag_of, parse_infer
-from modelyard_runtime.serving.registry import Registry, ServedModel
-from modelyard_runtime.serving.reply import Header
+from modelyard_runtime.telemetry.statistics import Look, Stages
 
 __all__ = ["Envelopes", "compute_outputs", "find_infer", "infer_route", "resolve_version"]
 

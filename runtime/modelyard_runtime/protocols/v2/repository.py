@@ -9,9 +9,9 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
+from modelyard_runtime.dataplane.catalog import Catalog, Loaded
 from modelyard_runtime.errors import BadRequest, StartupFailure, Unsupported
 from modelyard_runtime.protocols.token import check_token
-from modelyard_runtime.serving.catalog import Catalog, Loaded
 
 __all__ = ["Repository"]
 

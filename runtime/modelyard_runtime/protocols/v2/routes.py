@@ -10,9 +10,10 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict
 
+from modelyard_runtime.dataplane.registry import Registry
 from modelyard_runtime.errors import BadRequest, RequestError, Unsupported
-from modelyard_runtime.observe.totals import Totals
-from modelyard_runtime.protocols.encoding import content_encoding, inflate
+from modelyard_runtime.http.body import Receive, read_body
+from modelyard_runtime.http.encoding import content_encoding, inflate
 from modelyard_runtime.protocols.models import ErrorBody
 from modelyard_runtime.protocols.v2.describe import (
     installed_version,
@@ -24,8 +25,7 @@ from modelyard_runtime.protocols.v2.describe import (
 )
 from modelyard_runtime.protocols.v2.infer import resolve_version
 from modelyard_runtime.protocols.v2.repository import Repository
-from modelyard_runtime.serving.limits import Receive, read_body
-from modelyard_runtime.serving.registry import Registry
+from modelyard_runtime.telemetry.totals import Totals
 
 __all__ = ["v2_routes"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from modelyard_runtime.observe.statistics import Look, Stages, Statistics
+from modelyard_runtime.telemetry.statistics import Look, Stages, Statistics
 from unit.runtime.cached_answers.support import Serve, infer, predict
 from unit.runtime.support import Api, FakeModel
 

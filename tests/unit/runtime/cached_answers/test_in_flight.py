@@ -9,12 +9,12 @@ from typing import Any
 
 import httpx
 import numpy as np
+from modelyard_runtime.dataplane.answers import Answers
+from modelyard_runtime.dataplane.cache import AnswerCache
+from modelyard_runtime.dataplane.registry import Registry, ServedModel
 from modelyard_runtime.errors import ModelFailed
-from modelyard_runtime.observe.metrics import Metrics
-from modelyard_runtime.observe.statistics import Look
-from modelyard_runtime.serving.answers import Answers
-from modelyard_runtime.serving.cache import AnswerCache
-from modelyard_runtime.serving.registry import Registry, ServedModel
+from modelyard_runtime.telemetry.metrics import Metrics
+from modelyard_runtime.telemetry.statistics import Look
 from unit.runtime.cached_answers.support import ASK, INFER, Serve, outputs, tensor
 from unit.runtime.support import FakeModel, until
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from modelyard_runtime.errors import BadRequest, BodyTooLarge
-from modelyard_runtime.protocols.encoding import _inflate
+from modelyard_runtime.http.encoding import _inflate
 from unit.runtime.fuzz.damage import damaged
 
 LIMIT = 100_000

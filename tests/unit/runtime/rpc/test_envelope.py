@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from modelyard_runtime.dataplane.registry import Registry, ServedModel
 from modelyard_runtime.errors import RequestError
-from modelyard_runtime.protocols.rpc.envelope import MessageEnvelopes
-from modelyard_runtime.protocols.rpc.infer import Inference
-from modelyard_runtime.protocols.rpc.messages import Messages, read_message
-from modelyard_runtime.protocols.rpc.tensors import read_request
+from modelyard_runtime.protocols.grpc.envelope import MessageEnvelopes
+from modelyard_runtime.protocols.grpc.infer import Inference
+from modelyard_runtime.protocols.grpc.messages import Messages, read_message
+from modelyard_runtime.protocols.grpc.tensors import read_request
 from modelyard_runtime.protocols.v2.bind import bind_inputs
 from modelyard_runtime.protocols.v2.envelope import Enclosed
-from modelyard_runtime.serving.registry import Registry, ServedModel
 from unit.runtime.fuzz.damage import damaged
 from unit.runtime.support import Api, FakeModel
 

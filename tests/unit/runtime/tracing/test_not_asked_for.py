@@ -9,7 +9,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from modelyard_runtime.observe.tracing import start_tracing
+from modelyard_runtime.telemetry.tracing import start_tracing
 from unit.runtime.support import SUM, Server, start_server
 from unit.runtime.tracing.otlp import Collector
 from unit.runtime.tracing.support import end, new_trace, traced_server
@@ -61,10 +61,10 @@ def test_nothing_is_imported_unless_asked_for(tmp_path: Path, env: dict[str, str
         log = end(server)
 
     names = modules.read_text().splitlines()
-    assert "modelyard_runtime.observe.tracing" in names
+    assert "modelyard_runtime.telemetry.tracing" in names
     # FastAPI itself imports OpenTelemetry's API, which does nothing without the SDK.
     sdk = ("opentelemetry.sdk", "opentelemetry.exporter", "opentelemetry.proto", "requests")
-    ours = (*sdk, "modelyard_runtime.observe.spans")
+    ours = (*sdk, "modelyard_runtime.telemetry.spans")
     assert [name for name in names if name.startswith(ours)] == []
     assert len(log) == 1
 

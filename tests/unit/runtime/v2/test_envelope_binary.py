@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import orjson
 import pytest
+from modelyard_runtime.dataplane.registry import ServedModel
 from modelyard_runtime.errors import BadRequest
 from modelyard_runtime.protocols.v2.bind import bind_inputs
 from modelyard_runtime.protocols.v2.envelope import Enclosed
 from modelyard_runtime.protocols.v2.envelope_binary import BinaryEnvelopes
 from modelyard_runtime.protocols.v2.request import parse_infer
-from modelyard_runtime.serving.registry import ServedModel
 from unit.runtime.support import Api, FakeModel
 
 SERVED = ServedModel("m", "1", "linear", "sha256:0", "file:///m", FakeModel())

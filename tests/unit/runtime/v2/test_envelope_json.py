@@ -12,6 +12,7 @@ import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from modelyard_runtime.dataplane.registry import ServedModel
 from modelyard_runtime.errors import BadRequest
 from modelyard_runtime.formats.base import RowsModel
 from modelyard_runtime.protocols.numbers import FloatParser
@@ -19,7 +20,6 @@ from modelyard_runtime.protocols.v2.bind import bind_inputs
 from modelyard_runtime.protocols.v2.envelope import Enclosed
 from modelyard_runtime.protocols.v2.envelope_json import JsonEnvelopes
 from modelyard_runtime.protocols.v2.request import InferRequest, parse_infer
-from modelyard_runtime.serving.registry import ServedModel
 from unit.runtime.support import Api, FakeModel
 
 TENSOR = {"name": "features", "shape": [1, 2], "datatype": "FP64", "data": [1, 2.5]}

@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
-from modelyard_runtime.serving.catalog import Source, signature_of
+from modelyard_runtime.dataplane.catalog import Source, signature_of
 from unit.runtime.support import Api, FakeModel, until, write_model
 
 TOKEN = {"authorization": "Bearer s3cret"}

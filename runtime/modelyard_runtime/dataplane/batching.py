@@ -1,0 +1,268 @@
+"""Micro-batching: requests that wait for a busy thread are computed together, and one that finds it idle at once.
+
+Rows are gathered only where nothing can tell the difference: the same model and version, element type, trailing
+shape and parameters. All of it runs on the event loop's thread but the computing itself, so there are no locks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import itertools
+from collections import deque
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+import numpy as np
+
+from modelyard_runtime.dataplane.threads import Workers
+from modelyard_runtime.errors import DeadlineExceeded, QueueFull, RequestError
+from modelyard_runtime.formats.base import Array
+
+__all__ = ["Batcher", "Call", "OnStart", "Tensors"]
+
+Tensors: TypeAlias = tuple[Array, ...]
+"""Inputs or outputs of one call, in the model's order. In a batch, the first axis of every one is the rows."""
+Call: TypeAlias = Callable[[Tensors], Tensors]
+"""Computes inputs into outputs. Raises RequestError."""
+OnStart: TypeAlias = Callable[[int, bool], None]
+"""Told when a request's computation starts: the rows of its batch, and whether it is the first member of it."""
+_Outcome: TypeAlias = Tensors | BaseException
+
+_TURNS = 3
+"""Turns of the event loop from a batch's answers to the next batch, when the next one would be smaller than it may be:
+the first writes the answers, the second reads what their clients send next, the third parses it. Without them, batches
+of many and of one would take turns."""
+
+
+@dataclass(eq=False)
+class _Member:
+    """One request of a batch."""
+
+    call: Call
+    tensors: Tensors
+    rows: int
+    future: asyncio.Future[Tensors]
+    arrived: float
+    on_start: OnStart | None = None
+    expiry: asyncio.Handle | None = None
+    context: contextvars.Context = field(default_factory=contextvars.copy_context)
+    """Whose request it is, for the log."""
+
+
+@dataclass(frozen=True)
+class _Batch:
+    members: Sequence[_Member]
+    rows: int
+
+
+class Batcher:
+    """Computes rows in threads, gathered into batches while every thread is busy."""
+
+    def __init__(
+        self,
+        *,
+        threads: int,
+        max_queue: int,
+        max_rows: int = 64,
+        max_delay: float = 0.0,
+        on_batch: Callable[[int], None] = lambda rows: None,
+    ) -> None:
+        """At most `max_queue` requests wait for one of `threads` threads, which compute up to `max_rows` rows at once.
+
+        A request of more rows is computed alone. For `max_delay` seconds a request waits for others even where a
+        thread is idle. `on_batch` is told the rows of every batch that is computed.
+        """
+        self._workers = Workers(threads, "compute")
+        self._idle = threads
+        self._max_queue = max_queue
+        self._max_rows = max_rows
+        self._max_delay = max_delay
+        self._on_batch = on_batch
+        self._lanes: dict[Hashable, deque[_Member]] = {}
+        self._waiting = 0
+        self._timer: asyncio.Handle | None = None
+        self._due = 0.0
+        self._holding = 0
+        self.rows = 0
+        """Rows that wait for a thread or are computed in one."""
+
+    async def run(
+        self,
+        call: Call,
+        tensors: Tensors,
+        *,
+        rows: int,
+        deadline: float,
+        group: Hashable | None,
+        on_start: OnStart | None = None,
+    ) -> Tensors:
+        """Return what `call` makes of `tensors`, alone or in a batch; `deadline` is a time of the event loop's clock.
+
+        Requests of an equal `group`, and of the same trailing shapes and types, are computed together by one of their
+        calls: all else that the answer depends on must be in it. None: alone. Raises QueueFull, DeadlineExceeded, and
+        what `call` raises.
+        """
+        if self._waiting >= self._max_queue and not (self._idle and not self._waiting):
+            raise QueueFull(f"{self._waiting} requests wait already; try again in a moment, or add replicas")
+        loop = asyncio.get_running_loop()
+        member = _Member(call, tensors, rows, loop.create_future(), loop.time(), on_start)
+        member.expiry = loop.call_at(deadline, _expire, member.future)
+        key: Hashable = member
+        if group is not None:
+            key = (group, *((tensor.dtype, tensor.shape[1:]) for tensor in tensors))
+        self._lanes.setdefault(key, deque()).append(member)
+        self._waiting += 1
+        self.rows += rows
+        if not self._holding:
+            self._dispatch(loop)
+        try:
+            return await member.future
+        finally:
+            # A member that is cancelled or expired stays in its lane until its turn comes, and is dropped then.
+            member.expiry.cancel()
+
+    def close(self) -> None:
+        """End the threads once they are idle."""
+        self._workers.close()
+
+    def _dispatch(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Start as many batches as there are idle threads and lanes that need not wait."""
+        while self._idle and self._waiting:
+            key, due = self._oldest(loop.time())
+            if key is None:
+                if due is not None:
+                    self._wake_at(loop, due)
+                return
+            batch = self._gather(key)
+            if batch is None:
+                continue
+            self._idle -= 1
+            self._on_batch(batch.rows)
+            for index, member in enumerate(batch.members):
+                if member.on_start is not None:
+                    member.on_start(batch.rows, index == 0)
+            self._workers.start(lambda batch=batch: self._compute(loop, batch))  # type: ignore[misc]
+
+    def _oldest(self, now: float) -> tuple[Hashable | None, float | None]:
+        """Return the lane whose turn it is, or None with the time at which one is due."""
+        chosen: Hashable | None = None
+        first = due = None
+        for key, lane in self._lanes.items():
+            arrived = lane[0].arrived
+            if self._max_delay and now < arrived + self._max_delay and not self._full(lane):
+                due = arrived + self._max_delay if due is None else min(due, arrived + self._max_delay)
+            elif first is None or arrived < first:
+                chosen, first = key, arrived
+        return chosen, due
+
+    def _full(self, lane: deque[_Member]) -> bool:
+        return sum(member.rows for member in lane if not member.future.done()) >= self._max_rows
+
+    def _gather(self, key: Hashable) -> _Batch | None:
+        """Take the next batch out of a lane; None where all of it was given up on."""
+        lane = self._lanes[key]
+        members: list[_Member] = []
+        rows = 0
+        while lane:
+            member = lane[0]
+            alive = not member.future.done()
+            if alive and members and rows + member.rows > self._max_rows:
+                break
+            lane.popleft()
+            self._waiting -= 1
+            if alive:
+                members.append(member)
+                rows += member.rows
+            else:
+                self.rows -= member.rows
+        if not lane:
+            del self._lanes[key]
+        return _Batch(members, rows) if members else None
+
+    def _wake_at(self, loop: asyncio.AbstractEventLoop, due: float) -> None:
+        if self._timer is not None:
+            if self._due <= due:
+                return
+            self._timer.cancel()
+
+        def wake() -> None:
+            self._timer = None
+            self._dispatch(loop)
+
+        self._due = due
+        self._timer = loop.call_at(due, wake)
+
+    def _compute(self, loop: asyncio.AbstractEventLoop, batch: _Batch) -> None:
+        """In a thread: compute a batch, and where that fails each member alone."""
+        outcomes = _outcomes(batch)
+        try:
+            loop.call_soon_threadsafe(self._finish, loop, batch, outcomes)
+        except RuntimeError:
+            return  # the loop is closed: nobody waits any more
+
+    def _finish(self, loop: asyncio.AbstractEventLoop, batch: _Batch, outcomes: Sequence[_Outcome]) -> None:
+        self._idle += 1
+        self.rows -= batch.rows
+        for member, outcome in zip(batch.members, outcomes, strict=True):
+            if member.future.done():
+                continue
+            if isinstance(outcome, BaseException):
+                member.future.set_exception(outcome)
+            else:
+                member.future.set_result(outcome)
+        if self._waiting < len(batch.members) > 1:
+            self._holding += 1
+            self._dispatch_after(loop, _TURNS)
+        else:
+            self._dispatch(loop)
+
+    def _dispatch_after(self, loop: asyncio.AbstractEventLoop, turns: int) -> None:
+        if turns:
+            loop.call_soon(self._dispatch_after, loop, turns - 1)
+        else:
+            self._holding -= 1
+            self._dispatch(loop)
+
+
+def _expire(future: asyncio.Future[Tensors]) -> None:
+    if not future.done():
+        future.set_exception(
+            DeadlineExceeded("the model did not answer in time; send fewer rows, or raise the timeout")
+        )
+
+
+def _outcomes(batch: _Batch) -> list[_Outcome]:
+    """Return outputs or an error for each member; one that can't be computed does not take the others along."""
+    members = batch.members
+    if len(members) > 1:
+        outputs = _together(batch)
+        if outputs is not None:
+            return outputs
+    outcomes: list[_Outcome] = []
+    for member in members:
+        if member.future.done():  # given up on since the batch began
+            outcomes.append(asyncio.CancelledError())
+            continue
+        try:
+            outcomes.append(member.context.run(member.call, member.tensors))
+        except BaseException as exc:
+            outcomes.append(exc)
+    return outcomes
+
+
+def _together(batch: _Batch) -> list[_Outcome] | None:
+    """Return every member's rows of one computation; None where that fails or does not give one output a row."""
+    members = batch.members
+    columns = zip(*(member.tensors for member in members), strict=True)
+    try:
+        outputs = members[0].call(tuple(np.concatenate(column) for column in columns))
+    except (RequestError, MemoryError):
+        return None  # somebody's rows are wrong, or all of them too many: each alone, then
+    if any(output.shape[:1] != (batch.rows,) for output in outputs):
+        return None
+    ends = list(itertools.accumulate(member.rows for member in members))
+    return [
+        tuple(output[end - member.rows : end] for output in outputs) for member, end in zip(members, ends, strict=True)
+    ]

@@ -1,0 +1,104 @@
+"""Limits on what a client sends: the size of its body and the time it takes to send it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, MutableMapping
+from typing import Any, TypeAlias
+
+from modelyard_runtime.contract import HEADER_TIMEOUT
+from modelyard_runtime.errors import BadRequest, BodyTimeout, BodyTooLarge
+from modelyard_runtime.http.response import Header
+
+__all__ = [
+    "TIMEOUTS",
+    "ClientGone",
+    "Receive",
+    "Scope",
+    "Send",
+    "check_length",
+    "client_timeout",
+    "discard_body",
+    "read_body",
+]
+
+Scope: TypeAlias = MutableMapping[str, Any]
+Message: TypeAlias = MutableMapping[str, Any]
+Receive: TypeAlias = Callable[[], Coroutine[Any, Any, Message]]
+Send: TypeAlias = Callable[[Message], Awaitable[None]]
+
+TIMEOUTS = frozenset({HEADER_TIMEOUT.encode(), b"x-envoy-expected-rq-timeout-ms"})
+"""The client's own, and what Envoy tells of the time that it will wait; both in milliseconds."""
+_LINGER_SECONDS = 5.0
+_LINGER_IDLE_SECONDS = 0.5
+
+
+class ClientGone(Exception):
+    """The client closed its connection before its request was complete: there is nobody to answer."""
+
+
+async def read_body(headers: Iterable[Header], receive: Receive, *, limit: int, timeout: float) -> bytes:
+    """Return the request's body.
+
+    A body that announces more than `limit` bytes is refused before any of it is read, one that does not announce it
+    as soon as it is over. Raises BodyTooLarge, BodyTimeout after `timeout` seconds, ClientGone.
+    """
+    for name, value in headers:
+        # The HTTP parser has refused anything but digits; thousands of them would be slow to convert.
+        if name == b"content-length" and (len(value) > 20 or int(value) > limit):
+            raise _too_large(limit)
+    try:
+        async with asyncio.timeout(timeout):
+            return await _read(receive, limit)
+    except TimeoutError:
+        raise BodyTimeout(f"the body did not arrive within {timeout:g} s; send it faster, or less of it") from None
+
+
+def check_length(length: int, limit: int) -> None:
+    """Raise BodyTooLarge for a body of more than `limit` bytes."""
+    if length > limit:
+        raise _too_large(limit)
+
+
+def client_timeout(headers: Iterable[Header], timeout: float) -> float:
+    """Return the seconds that a request has: `timeout`, or less where the client says so. Raises BadRequest."""
+    for name, value in headers:
+        if name in TIMEOUTS:
+            if len(value) > 12 or not value.isdigit() or not int(value):
+                raise BadRequest(f"{name.decode()} needs to be whole milliseconds above 0, 500 for instance")
+            timeout = min(timeout, int(value) / 1000)
+    return timeout
+
+
+async def discard_body(receive: Receive) -> None:
+    """Read and forget what a refused client still sends, for a few seconds.
+
+    Closing a connection with unread bytes resets it, and the client would lose the very answer that says what was
+    wrong.
+    """
+    loop = asyncio.get_running_loop()
+    end = loop.time() + _LINGER_SECONDS
+    try:
+        while (left := end - loop.time()) > 0:
+            async with asyncio.timeout(min(left, _LINGER_IDLE_SECONDS)):
+                message = await receive()
+            if message["type"] != "http.request" or not message.get("more_body"):
+                return
+    except TimeoutError:
+        return
+
+
+async def _read(receive: Receive, limit: int) -> bytes:
+    chunks = bytearray()
+    while True:
+        message = await receive()
+        if message["type"] != "http.request":
+            raise ClientGone
+        chunks += message.get("body", b"")
+        check_length(len(chunks), limit)
+        if not message.get("more_body"):
+            return bytes(chunks)
+
+
+def _too_large(limit: int) -> BodyTooLarge:
+    return BodyTooLarge(f"the body is larger than {limit} bytes; send fewer rows a request, or raise maxBodyBytes")
