@@ -8,15 +8,13 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import waiting
 import yaml
 from modelyard_cluster.control_plane import ControlPlane
-from waiting import last_seen
+from waiting import eventually
 
 Object = dict[str, Any]
 
@@ -102,12 +100,6 @@ class Namespace:
             lambda condition: (condition.get("status"), condition.get("reason")) == (status, reason),
             f"{type_} of {kind} {name} to be {status} for {reason}",
         )
-
-
-def eventually(look: Callable[[], Any], good: Callable[[Any], bool], what: str, seconds: float = 30.0) -> Any:
-    """Return what `look` gives once it is good; fail with the last one when that takes too long."""
-    failure = last_seen(what, seconds, most=2000)
-    return waiting.eventually(look, good, every=0.1, seconds=seconds, failure=failure)
 
 
 DIGEST = "sha256:" + "ab" * 32

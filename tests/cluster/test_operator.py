@@ -5,7 +5,8 @@ from collections.abc import Iterator
 import pytest
 from manifest_cases import abtest, model_deployment
 from modelyard_cluster.control_plane import ControlPlane
-from operator_process import DIGEST, Namespace, OperatorProcess, eventually, pod_failed, serve
+from operator_process import DIGEST, Namespace, OperatorProcess, pod_failed, serve
+from waiting import eventually
 
 
 @pytest.fixture(scope="module")

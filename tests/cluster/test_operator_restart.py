@@ -5,7 +5,8 @@ from pathlib import Path
 from gateway import Gateway
 from manifest_cases import abtest, model_deployment
 from modelyard_cluster.control_plane import ControlPlane
-from operator_process import Namespace, OperatorProcess, eventually, serve
+from operator_process import Namespace, OperatorProcess, serve
+from waiting import eventually
 
 
 def test_a_restart_of_the_operator_changes_nothing(crds: ControlPlane, namespace: str, tmp_path: Path) -> None:

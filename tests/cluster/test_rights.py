@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from manifest_cases import abtest, model_deployment
 from modelyard_cluster.control_plane import ControlPlane
-from operator_process import Namespace, OperatorProcess, eventually, serve
+from operator_process import Namespace, OperatorProcess, serve
+from waiting import eventually
 
 CHART = Path(__file__).parents[2] / "helm/modelyard"
 

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from typing import Any
 
-import waiting
 import yaml
 from modelyard_cluster import BASE_IMAGE, Cluster
-from waiting import last_seen
 
 Object = dict[str, Any]
 
@@ -122,9 +119,3 @@ class Shop:
     def ask(self, name: str, host: str, row: Object, *, users: int) -> Object:
         self.start_client(name, host, row, users=users)
         return self.client_result(name)
-
-
-def eventually(look: Callable[[], Any], good: Callable[[Any], bool], what: str, seconds: float = 60.0) -> Any:
-    """Return what `look` gives once it is good; fail with the last one when that takes too long."""
-    failure = last_seen(what, seconds, most=3000)
-    return waiting.eventually(look, good, every=0.3, seconds=seconds, failure=failure)

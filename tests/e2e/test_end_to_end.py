@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 import yaml
-from e2e.steps import Shop, eventually
+from e2e.steps import Shop
 from modelyard_cluster import Cluster
+from waiting import eventually
 
 pytestmark = [pytest.mark.node, pytest.mark.timeout(600)]
 

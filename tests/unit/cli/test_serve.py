@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from typing import Any
 
 import pytest
 from modelyard_local.addresses import AddressBlock
+from waiting import eventually
 
 
 @dataclass
@@ -188,8 +188,7 @@ def test_a_swap_under_load_gives_every_answer_of_one_version_or_the_other(tmp_pa
 
     def answered(count: int) -> None:
         enough = len(seen) + count
-        while len(seen) < enough and not failures:
-            time.sleep(0.01)
+        eventually(lambda: len(seen) >= enough or failures, what="answers")
 
     with serving(str(folder), "--watch") as server:
         server.line("m is ready")

@@ -11,11 +11,6 @@ import pytest
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 def folder() -> Iterator[Path]:
     """A folder with a short path: sockets in it may have 107 bytes."""
     path = Path(tempfile.mkdtemp(prefix="myl-", dir="/tmp"))

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -74,7 +74,7 @@ class Installation:
         with (self.state / "test.log").open("ab") as log:
             process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
         self.processes.append(process)
-        until(lambda: self.run("get").code == 0 or process.poll() is not None, "up answers")
+        eventually(lambda: self.run("get").code == 0 or process.poll() is not None, what="up answers")
         assert process.poll() is None, self.log()
         return process
 
@@ -101,11 +101,6 @@ class Installation:
         }
 
 
-def until(holds: Callable[[], Any], what: str) -> Any:
-    """Wait until something holds; return what it returned."""
-    return eventually(holds, every=0.05, seconds=SECONDS, failure=lambda _: f"never: {what}")
-
-
 @contextmanager
 def installation(folder: Path) -> Iterator[Installation]:
     """Give a state folder, and see to it that nothing of it runs afterwards."""
@@ -121,4 +116,4 @@ def installation(folder: Path) -> Iterator[Installation]:
                 except subprocess.TimeoutExpired:
                     os.kill(process.pid, signal.SIGKILL)
                     process.wait()
-        until(lambda: not made.left(), "all processes end")
+        eventually(lambda: not made.left(), what="all processes end")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -24,7 +24,6 @@ from modelyard_local.state import StateFolder
 from modelyard_local.store import Store
 from modelyard_local.volumes import Claims
 from modelyard_local.warden import MARK, sweep
-from waiting import eventually_async
 
 Object = dict[str, Any]
 SECONDS = 60.0
@@ -101,12 +100,6 @@ def service(name: str, *, headless: bool = False) -> Object:
         spec["clusterIP"] = "None"
     metadata = {"name": f"{name}-pods" if headless else name, "namespace": "default"}
     return {"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec}
-
-
-async def eventually(holds: Callable[[], Any], what: str = "") -> Any:
-    """Wait until a condition holds, and return what it returned."""
-    failure = f"never came true: {what or holds}"
-    return await eventually_async(holds, every=0.02, seconds=SECONDS, failure=lambda _: failure)
 
 
 @dataclass

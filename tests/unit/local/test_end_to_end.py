@@ -10,7 +10,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from unit.local.installation_support import installation, until
+from unit.local.installation_support import installation
+from waiting import eventually
 
 USERS = [f"user-{number}" for number in range(300)]
 
@@ -32,15 +33,17 @@ def test_models_split_shifted_rolled_and_deleted(folder: Path) -> None:
         second = assignment(url)
 
         with Load(url) as load:
-            until(lambda: load.versions["current", "1"] > 20, "traffic")
+            eventually(lambda: load.versions["current", "1"] > 20, what="traffic")
             made.apply(made.weights("current", 2, 2, version="2"))
             made.ready("mdep/current", "abt/sums")
-            until(lambda: load.versions["current", "2"] > 20, "traffic of the new version")
-            until(lambda: made.ok("get", "pods").count("current-") == 1, "the old pod ends")
+            eventually(lambda: load.versions["current", "2"] > 20, what="traffic of the new version")
+            eventually(lambda: made.ok("get", "pods").count("current-") == 1, what="the old pod ends")
 
         table = made.ok("get", "abt", "sums")
         made.ok("delete", "abt/sums", "mdep/current", "mdep/challenger")
-        until(lambda: "current" not in made.ok("get", "all") and "sums" not in made.ok("get", "all"), "all is gone")
+        eventually(
+            lambda: "current" not in made.ok("get", "all") and "sums" not in made.ok("get", "all"), what="all is gone"
+        )
 
     assert first == again
     assert 10 <= Counter(first.values())["challenger"] <= 60

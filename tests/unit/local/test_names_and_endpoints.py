@@ -16,8 +16,6 @@ from modelyard_local.store import Store
 from unit.local.support import service
 from unit.local.test_store import opened
 
-pytestmark = pytest.mark.anyio
-
 
 def pod(name: str, address: str, *, ready: bool = True, leaving: bool = False) -> dict[str, Any]:
     metadata: dict[str, Any] = {"name": name, "namespace": "default", "labels": {"app": "web"}}
@@ -56,7 +54,7 @@ def fill(store: Store, *pods: dict[str, Any]) -> None:
 
 
 @pytest.fixture
-async def world(folder: Path, anyio_backend: str) -> AsyncIterator[tuple[Store, DnsServer]]:
+async def world(folder: Path) -> AsyncIterator[tuple[Store, DnsServer]]:
     with opened(folder) as store:
         store.give_addresses(lambda _namespace, _name: "127.0.3.7")
         server = DnsServer(store, "127.0.0.1", "cluster.local")

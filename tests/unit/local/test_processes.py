@@ -16,7 +16,7 @@ from modelyard_local.errors import LocalError
 from modelyard_local.process import start_process
 from modelyard_local.proxy import ServicePorts
 from modelyard_local.warden import marked, sweep
-from unit.local.installation_support import until
+from waiting import eventually
 
 SUPERVISOR = r"""
 import asyncio, pathlib, sys
@@ -43,7 +43,7 @@ asyncio.run(main(pathlib.Path(sys.argv[1])))
 def start(folder: Path, *flags: str) -> subprocess.Popen[bytes]:
     process = subprocess.Popen([sys.executable, "-c", SUPERVISOR, str(folder), *flags])
     try:
-        until(lambda: len(marked(str(folder))) == 2, "child and grandchild run")
+        eventually(lambda: len(marked(str(folder))) == 2, what="child and grandchild run")
     except BaseException:
         process.kill()
         process.wait()
@@ -59,7 +59,7 @@ def test_nobody_outlives_a_killed_supervisor(folder: Path) -> None:
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
 
-    until(lambda: not marked(str(folder)), "all end")
+    eventually(lambda: not marked(str(folder)), what="all end")
 
 
 def test_children_die_without_the_warden_and_a_sweep_ends_the_rest(folder: Path) -> None:
@@ -68,7 +68,7 @@ def test_children_die_without_the_warden_and_a_sweep_ends_the_rest(folder: Path)
 
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    until(lambda: len(marked(str(folder))) == 1, "the child ends")
+    eventually(lambda: len(marked(str(folder))) == 1, what="the child ends")
 
     assert sweep(str(folder)) == 1
     assert marked(str(folder)) == []

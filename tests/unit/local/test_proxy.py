@@ -5,13 +5,10 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-import pytest
 from modelyard_local.httpget import HttpFailed, http_get
 from modelyard_local.objects import Key
-from unit.local.support import Load, container, deployment, eventually, rig, service
+from unit.local.support import Load, container, deployment, rig, service
 from waiting import eventually_async
-
-pytestmark = pytest.mark.anyio
 
 
 async def test_a_change_of_endpoints_fails_no_request(folder: Path) -> None:
@@ -19,13 +16,13 @@ async def test_a_change_of_endpoints_fails_no_request(folder: Path) -> None:
     async with rig(folder, proxy=True) as world:
         world.store.put(service("web"))
         world.store.put(deployment("web", container(VERSION="1", DRAIN="0.5")))
-        await eventually(lambda: world.rolled_out("web"))
+        await eventually_async(lambda: world.rolled_out("web"))
         async with Load(*world.url("web")) as load:
             for replicas in (3, 1, 2):
                 world.store.put(deployment("web", container(VERSION="1", DRAIN="0.5"), replicas=replicas))
-                await eventually(lambda: world.rolled_out("web"))
+                await eventually_async(lambda: world.rolled_out("web"))
                 seen = len(load.answers)
-                await eventually(lambda seen=seen: len(load.answers) > seen + 50)
+                await eventually_async(lambda seen=seen: len(load.answers) > seen + 50)
 
     assert load.failures == []
     assert set(load.answers) == {"1"}
@@ -47,7 +44,7 @@ async def test_an_open_connection_outlives_the_endpoint(folder: Path) -> None:
     async with rig(folder, proxy=True) as world:
         world.store.put(service("web"))
         world.store.put(deployment("web", container(echo, probe=False), replicas=2, terminationGracePeriodSeconds=3))
-        await eventually(lambda: world.rolled_out("web"))
+        await eventually_async(lambda: world.rolled_out("web"))
         host, port = world.url("web")
 
         async def connected() -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
@@ -70,7 +67,7 @@ async def test_an_open_connection_outlives_the_endpoint(folder: Path) -> None:
                 connections.append(connection)
             await asyncio.sleep(0.02)
         world.store.put(deployment("web", container(echo, probe=False), replicas=1, terminationGracePeriodSeconds=3))
-        await eventually(lambda: len(world.ready("web")) == 1)
+        await eventually_async(lambda: len(world.ready("web")) == 1)
         answers = []
         for number, (reader, writer) in enumerate(connections):
             writer.write(b"%d\n" % number)
@@ -86,7 +83,7 @@ async def test_a_deleted_service_stops_answering_and_comes_back_on_its_address(f
         for name in ("web", "other"):
             world.store.put(service(name))
             world.store.put(deployment(name, container(VERSION=name)))
-        await eventually(lambda: world.rolled_out("web") and world.rolled_out("other"))
+        await eventually_async(lambda: world.rolled_out("web") and world.rolled_out("other"))
 
         async def asked(name: str) -> bytes | None:
             try:
@@ -94,15 +91,12 @@ async def test_a_deleted_service_stops_answering_and_comes_back_on_its_address(f
             except HttpFailed:
                 return None
 
-        async def until(name: str, wanted: bytes | None) -> None:
-            await eventually_async(lambda: asked(name), lambda answer: answer == wanted, every=0.02)
-
-        await until("web", b"web")
-        await until("other", b"other")
+        await eventually_async(lambda: asked("web"), lambda answer: answer == b"web")
+        await eventually_async(lambda: asked("other"), lambda answer: answer == b"other")
         address = world.url("web")
         world.store.remove(Key("Service", "default", "web"))
-        await until("web", None)
+        await eventually_async(lambda: asked("web"), lambda answer: answer is None)
         world.store.put(service("web"))
-        await until("web", b"web")
+        await eventually_async(lambda: asked("web"), lambda answer: answer == b"web")
 
     assert world.url("web") == address != world.url("other")

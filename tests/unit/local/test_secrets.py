@@ -9,9 +9,8 @@ import pytest
 from modelyard_local.httpget import http_get
 from modelyard_local.secrets import Secrets, environment_of
 from modelyard_local.volumes import VolumeMissing
-from unit.local.support import container, deployment, eventually, rig
-
-pytestmark = pytest.mark.anyio
+from unit.local.support import container, deployment, rig
+from waiting import eventually_async
 
 FROM = {"envFrom": [{"secretRef": {"name": "s3-read"}}]}
 CHECK = "import os; raise SystemExit(0 if os.environ['AWS_ACCESS_KEY_ID'] == 'right' else 3)"
@@ -29,7 +28,7 @@ async def test_a_secret_reaches_the_init_container_alone(folder: Path) -> None:
     init = {"name": "fetch", "command": ["python", "-c", CHECK], **FROM}
     async with rig(folder) as world:
         world.store.put(deployment("web", container(), initContainers=[init]))
-        await eventually(lambda: world.rolled_out("web"))
+        await eventually_async(lambda: world.rolled_out("web"))
         (pod,) = world.ready("web")
         _, seen = await http_get(pod["status"]["podIP"], 8080, "/env")
 
@@ -58,11 +57,11 @@ async def test_a_missing_secret_is_named_and_a_wrong_one_can_be_put_right(folder
                 if entry["lastState"] or "terminated" in entry["state"]
             )
 
-        (message,) = await eventually(unschedulable)
+        (message,) = await eventually_async(unschedulable)
         _write(folder, "wrong")
-        await eventually(failed)
+        await eventually_async(failed)
         _write(folder, "right")
-        await eventually(lambda: world.rolled_out("web"))
+        await eventually_async(lambda: world.rolled_out("web"))
 
     assert 'secret "s3-read" not found' in message
     assert f"{folder}/secrets/s3-read" in message

@@ -21,8 +21,6 @@ from modelyard_local.store import Change, Store
 from modelyard_local.table import find_kind, rows
 from modelyard_operator.reconcile.verbs import Cluster, Rejected
 
-pytestmark = pytest.mark.anyio
-
 NOW = datetime(2026, 5, 1, 12, 0, 0, tzinfo=UTC)
 MODEL = Key("ModelDeployment", "default", "churn")
 

@@ -6,20 +6,18 @@ import ast
 import asyncio
 from pathlib import Path
 
-import pytest
 from modelyard_local.httpget import http_get
 from modelyard_local.objects import Key, Object, condition
 from modelyard_local.store import Change
-from unit.local.support import Load, container, deployment, eventually, rig, service
-
-pytestmark = pytest.mark.anyio
+from unit.local.support import Load, container, deployment, rig, service
+from waiting import eventually_async
 
 
 async def test_a_pod_becomes_ready_on_an_address_of_its_own(folder: Path) -> None:
     """Two replicas listen on the same port."""
     async with rig(folder) as world:
         world.store.put(deployment("web", container(VERSION="1"), replicas=2))
-        await eventually(lambda: world.rolled_out("web"))
+        await eventually_async(lambda: world.rolled_out("web"))
         addresses = [pod["status"]["podIP"] for pod in world.ready("web")]
         answers = [await http_get(address, 8080, "/") for address in addresses]
 
@@ -36,7 +34,7 @@ async def test_paths_of_mounts_are_rewritten_and_init_containers_come_first(fold
     volumes = [{"name": "data", "emptyDir": {}}, {"name": "tmp", "emptyDir": {}}]
     async with rig(folder) as world:
         world.store.put(deployment("web", main, initContainers=[init], volumes=volumes))
-        await eventually(lambda: world.rolled_out("web"))
+        await eventually_async(lambda: world.rolled_out("web"))
         (pod,) = world.ready("web")
         address = pod["status"]["podIP"]
         _, text = await http_get(address, 8080, "/config")
@@ -62,9 +60,9 @@ async def test_a_changed_config_map_reaches_a_running_pod(folder: Path) -> None:
     volumes = [{"name": "config", "configMap": {"name": "settings"}}]
     async with rig(folder) as world:
         world.store.put(deployment("web", main, volumes=volumes))
-        await eventually(lambda: world.pods("web"))
+        await eventually_async(lambda: world.pods("web"))
         world.store.put(config)
-        await eventually(lambda: world.rolled_out("web"))
+        await eventually_async(lambda: world.rolled_out("web"))
         (pod,) = world.ready("web")
         address = pod["status"]["podIP"]
         before = await http_get(address, 8080, "/config")
@@ -80,13 +78,13 @@ async def test_a_rolling_update_under_load_loses_no_request(folder: Path) -> Non
     async with rig(folder, proxy=True) as world:
         world.store.put(service("web"))
         world.store.put(deployment("web", container(VERSION="1", DRAIN="0.5"), replicas=2))
-        await eventually(lambda: world.rolled_out("web"))
+        await eventually_async(lambda: world.rolled_out("web"))
         async with Load(*world.url("web")) as load:
-            await eventually(lambda: "1" in load.answers)
+            await eventually_async(lambda: "1" in load.answers)
             world.store.put(deployment("web", container(VERSION="2", DRAIN="0.5"), replicas=2))
-            await eventually(lambda: world.rolled_out("web") and len(world.pods("web")) == 2)
+            await eventually_async(lambda: world.rolled_out("web") and len(world.pods("web")) == 2)
             seen = len(load.answers)
-            await eventually(lambda: len(load.answers) > seen + 50)
+            await eventually_async(lambda: len(load.answers) > seen + 50)
 
     assert load.failures == []
     assert load.answers[0] == "1"
@@ -98,7 +96,7 @@ async def test_a_container_that_crashes_backs_off_and_says_why(folder: Path) -> 
     fail = "import os; open(os.environ['MODELYARD_TERMINATION_LOG'], 'w').write('the reason'); raise SystemExit(3)"
     async with rig(folder) as world:
         world.store.put(deployment("web", container()))
-        await eventually(lambda: world.rolled_out("web"))
+        await eventually_async(lambda: world.rolled_out("web"))
         (before,) = world.ready("web")
         world.store.put(deployment("web", container(fail)))
 
@@ -109,7 +107,7 @@ async def test_a_container_that_crashes_backs_off_and_says_why(folder: Path) -> 
                         return entry
             return None
 
-        status = await eventually(backing_off)
+        status = await eventually_async(backing_off)
         still = world.ready("web")
         available = condition(world.deployment("web"), "Available")
 
@@ -135,7 +133,7 @@ async def test_the_log_stands_in_for_a_missing_termination_message(folder: Path)
                     )
             return None
 
-        message = await eventually(ended)
+        message = await eventually_async(ended)
 
     assert "the last words" in message
 
@@ -152,7 +150,7 @@ async def test_a_program_that_does_not_exist_is_named(folder: Path) -> None:
                     return entry["lastState"].get("terminated")
             return None
 
-        terminated = await eventually(ended)
+        terminated = await eventually_async(ended)
 
     assert (terminated["exitCode"], terminated["message"]) == (127, "no-such-program: No such file or directory")
 
@@ -177,7 +175,7 @@ async def test_the_last_words_are_those_of_the_last_run(folder: Path) -> None:
                             return message
             return None
 
-        message = await eventually(second)
+        message = await eventually_async(second)
 
     assert message == "run 1"
 
@@ -200,11 +198,11 @@ async def test_a_sidecar_starts_before_and_ends_after(folder: Path) -> None:
     first = {"name": "check", "command": ["python", "-c", check]}
     async with rig(folder) as world:
         world.store.put(deployment("web", main, initContainers=[sidecar, first]))
-        await eventually(lambda: world.rolled_out("web"))
+        await eventually_async(lambda: world.rolled_out("web"))
         (pod,) = world.ready("web")
         restarts = [entry["restartCount"] for entry in pod["status"]["initContainerStatuses"]]
         world.store.remove(Key("Deployment", "default", "web"))
-        await eventually(lambda: not world.pods("web"))
+        await eventually_async(lambda: not world.pods("web"))
 
     assert restarts == [0, 0]
     assert (folder / "stopping").exists()
@@ -217,7 +215,7 @@ async def test_a_failed_liveness_probe_restarts_the_container(folder: Path) -> N
     main["livenessProbe"] = {"httpGet": {"path": "/", "port": "http"}, "periodSeconds": 1, "failureThreshold": 1}
     async with rig(folder) as world:
         world.store.put(deployment("web", main, terminationGracePeriodSeconds=1))
-        await eventually(lambda: world.pods("web"))
+        await eventually_async(lambda: world.pods("web"))
         (pod,) = world.pods("web")
         key = Key("Pod", "default", pod["metadata"]["name"])
 
@@ -226,7 +224,7 @@ async def test_a_failed_liveness_probe_restarts_the_container(folder: Path) -> N
             assert live is not None
             return any(entry["restartCount"] for entry in live.get("status", {}).get("containerStatuses", []))
 
-        await eventually(restarted)
+        await eventually_async(restarted)
 
 
 async def test_a_process_that_ignores_sigterm_is_killed_with_its_children(folder: Path) -> None:
@@ -239,9 +237,9 @@ async def test_a_process_that_ignores_sigterm_is_killed_with_its_children(folder
     )
     async with rig(folder) as world:
         world.store.put(deployment("web", container(stubborn, probe=False), terminationGracePeriodSeconds=1))
-        await eventually(lambda: world.rolled_out("web"))
+        await eventually_async(lambda: world.rolled_out("web"))
         world.store.remove(Key("Deployment", "default", "web"))
-        await eventually(lambda: not world.pods("web"))
+        await eventually_async(lambda: not world.pods("web"))
         await asyncio.sleep(0)  # the rig asserts that nothing is left
 
 
@@ -260,9 +258,9 @@ async def test_a_missing_claim_is_said_where_a_scheduler_says_it(folder: Path) -
                 if entry.get("reason") == "Unschedulable"
             ]
 
-        (entry,) = await eventually(unschedulable)
+        (entry,) = await eventually_async(unschedulable)
         (folder / "claims" / "models").mkdir()
-        await eventually(lambda: world.rolled_out("web"))
+        await eventually_async(lambda: world.rolled_out("web"))
 
     assert 'persistentvolumeclaim "models" not found' in entry["message"]
     assert f"{folder}/claims/models" in entry["message"]
@@ -279,7 +277,7 @@ async def test_a_rollout_that_does_not_move_exceeds_its_deadline(folder: Path) -
             progressing = condition(world.deployment("web"), "Progressing")
             return progressing if progressing and progressing["status"] == "False" else None
 
-        progressing = await eventually(overdue)
+        progressing = await eventually_async(overdue)
 
     assert progressing["reason"] == "ProgressDeadlineExceeded"
 
@@ -302,10 +300,10 @@ async def test_an_old_pod_stays_until_the_new_one_has_been_ready_for_a_while(fol
             counts.append((len(world.ready("web")), ready, available))
 
         world.store.put(waiting("1"))
-        await eventually(lambda: world.rolled_out("web"))
+        await eventually_async(lambda: world.rolled_out("web"))
         world.store.subscribe(note)
         world.store.put(waiting("2"))
-        await eventually(lambda: world.rolled_out("web"))
+        await eventually_async(lambda: world.rolled_out("web"))
 
     assert (2, 2, 1) in counts
     assert min(available for _, _, available in counts) == 1

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 import yaml
 from manifest_cases import CASES, Case, abtest, model_deployment
-from unit.local.installation_support import Installation, installation, until
+from unit.local.installation_support import Installation, installation
+from waiting import eventually
 
 
 @pytest.fixture(scope="module")
@@ -75,10 +76,10 @@ def test_a_model_that_does_not_load_says_why(shared: Installation) -> None:
     (shared.state / "claims" / "models" / "broken" / "1" / "model.json").write_text("{")
     shared.apply(model)
 
-    reason = until(lambda: re.search(r"False +(\w+)", shared.ok("get", "mdep", "broken")), "a reason")
-    until(
+    reason = eventually(lambda: re.search(r"False +(\w+)", shared.ok("get", "mdep", "broken")), what="a reason")
+    eventually(
         lambda: shared.get("mdep", "broken")["status"]["conditions"][-1]["reason"] not in ("RollingOut", "Starting"),
-        "why",
+        what="why",
     )
     waited = shared.run("wait", "--for=condition=Ready", "mdep/broken", "--timeout=100ms")
     why = shared.get("mdep", "broken")["status"]["conditions"][-1]
@@ -87,7 +88,7 @@ def test_a_model_that_does_not_load_says_why(shared: Installation) -> None:
     assert waited.code == 1
     assert waited.err.startswith(f"error: timed out waiting for condition=Ready on mdep/broken: {why['reason']}: ")
     assert "model.json" in why["message"]
-    until(lambda: "modeldeployment/broken: not Ready: " + why["reason"] in shared.log(), "a line of progress")
+    eventually(lambda: "modeldeployment/broken: not Ready: " + why["reason"] in shared.log(), what="a line of progress")
     assert re.search(r"pod/broken-\w+-\w+: container \w+ exited with 1; trying again in ", shared.log())
 
 
@@ -179,7 +180,7 @@ def test_delete_takes_the_processes_along(shared: Installation) -> None:
     shared.ok("wait", "--for=delete", "mdep/doomed")
 
     assert printed == 'modeldeployment.modelyard.dev "doomed" deleted\n'
-    until(lambda: "doomed" not in shared.ok("get", "all"), "nothing of it is left")
+    eventually(lambda: "doomed" not in shared.ok("get", "all"), what="nothing of it is left")
 
 
 def test_namespaces_are_apart(shared: Installation) -> None:
@@ -205,7 +206,7 @@ def test_a_kill_leaves_nothing_and_the_next_up_restores(folder: Path) -> None:
 
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
-        until(lambda: not made.left(), "all processes end")
+        eventually(lambda: not made.left(), what="all processes end")
 
         made.up()
         made.ready("mdep/first", "mdep/second")

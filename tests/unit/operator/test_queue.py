@@ -5,12 +5,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 from modelyard_operator.reconcile.queue import WorkQueue
-
-
-async def _until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not condition():  # noqa: ASYNC110 - the queue offers no event to wait for
-            await asyncio.sleep(0.001)
+from waiting import eventually_async
 
 
 async def _run(queue: WorkQueue[str], scenario: Callable[[], Awaitable[None]]) -> None:
@@ -33,7 +28,7 @@ def test_many_adds_of_one_key_before_it_runs_are_one_run() -> None:
         for _ in range(1000):
             queue.add("a")
 
-        await _run(queue, lambda: _until(lambda: bool(done)))
+        await _run(queue, lambda: eventually_async(lambda: bool(done)))
 
     asyncio.run(main())
 
@@ -60,7 +55,7 @@ def test_a_key_added_while_it_runs_runs_once_more_and_never_twice_at_once() -> N
         queue: WorkQueue[str] = WorkQueue(work, workers=4)
         queue.add("a")
 
-        await _run(queue, lambda: _until(lambda: runs == 2 and running == 0))
+        await _run(queue, lambda: eventually_async(lambda: runs == 2 and running == 0))
 
     asyncio.run(main())
 
@@ -80,7 +75,7 @@ def test_a_failing_key_is_tried_again_and_the_others_go_on() -> None:
         queue.add("bad")
         queue.add("good")
 
-        await _run(queue, lambda: _until(lambda: tries["bad"] == 3))
+        await _run(queue, lambda: eventually_async(lambda: tries["bad"] == 3))
 
     asyncio.run(main())
 
@@ -98,7 +93,7 @@ def test_a_later_time_does_not_push_back_an_earlier_one() -> None:
         queue.add("a", after=0.01)
         queue.add("a", after=3600)
 
-        await _run(queue, lambda: _until(lambda: bool(done)))
+        await _run(queue, lambda: eventually_async(lambda: bool(done)))
 
     asyncio.run(main())
 
@@ -116,7 +111,7 @@ def test_an_event_runs_a_key_at_once_that_was_to_wait() -> None:
         queue.add("a", after=3600)
         queue.add("a")
 
-        await _run(queue, lambda: _until(lambda: bool(done)))
+        await _run(queue, lambda: eventually_async(lambda: bool(done)))
 
     asyncio.run(main())
 
@@ -135,9 +130,9 @@ def test_a_key_is_running_for_as_long_as_its_work_takes(workers: int) -> None:
         queue.add("a")
 
         async def scenario() -> None:
-            await _until(lambda: queue.oldest_seconds() > 0)
+            await eventually_async(lambda: queue.oldest_seconds() > 0)
             release.set()
-            await _until(lambda: queue.oldest_seconds() == 0)
+            await eventually_async(lambda: queue.oldest_seconds() == 0)
 
         await _run(queue, scenario)
 

@@ -10,11 +10,6 @@ from .harness import World
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
-async def world(anyio_backend: str) -> AsyncIterator[World]:
+async def world() -> AsyncIterator[World]:
     async with World() as world:
         yield world

@@ -11,12 +11,12 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar, cast
+from typing import Any, Self, cast
 
 import aiohttp
 import xxhash
@@ -38,16 +38,6 @@ from waiting import eventually_async
 
 KEY = "x-user-id"
 PATIENCE = 40.0  # seconds after which a test gives up waiting; nothing is asserted about how long things take
-
-_T = TypeVar("_T")
-
-
-async def until(look: Callable[[], Awaitable[_T]], good: Callable[[_T], bool]) -> _T:
-    """Look again and again until it is good."""
-    found: _T = await eventually_async(
-        look, good, every=0.02, seconds=PATIENCE, failure=lambda seen: f"waited in vain; the last look gave {seen!r}"
-    )
-    return found
 
 
 def bucket(salt: str, key: str) -> int:
@@ -278,10 +268,10 @@ class World:
         self.pods.append(pod)
         version = pod.publish(render_router_files(config))
         await pod.start_sidecar()
-        await until(lambda: self.status_of(f"{pod.sidecar_url}/started"), lambda status: status == 200)
+        await eventually_async(lambda: self.status_of(f"{pod.sidecar_url}/started"), lambda status: status == 200)
         await pod.start_envoy()
         await self.applied(pod, version)
-        await until(lambda: self.status_of(f"{pod.url}{ROUTER_READY_PATH}"), lambda status: status == 200)
+        await eventually_async(lambda: self.status_of(f"{pod.url}{ROUTER_READY_PATH}"), lambda status: status == 200)
         return pod
 
     async def shift(self, pod: RouterPod, config: RouterConfig) -> None:
@@ -289,7 +279,7 @@ class World:
         await self.applied(pod, pod.publish(render_router_files(config)))
 
     async def applied(self, pod: RouterPod, version: str) -> None:
-        await until(lambda: self.report(pod), lambda report: report == {"version": version, "error": None})
+        await eventually_async(lambda: self.report(pod), lambda report: report == {"version": version, "error": None})
 
     async def report(self, pod: RouterPod) -> dict[str, str | None]:
         """Return what the sidecar says it has applied."""
@@ -344,7 +334,7 @@ class World:
 
         async def more(count: int) -> None:
             enough = len(answers) + count
-            await until(lambda: asyncio.sleep(0, len(answers)), lambda n: n >= enough or any(c.done() for c in clients))
+            await eventually_async(lambda: len(answers), lambda n: n >= enough or any(c.done() for c in clients))
 
         clients = [asyncio.create_task(client(number)) for number in range(at_once)]
         try:

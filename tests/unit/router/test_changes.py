@@ -10,10 +10,9 @@ import pytest
 from modelyard_operator.experiment.buckets import next_map
 from modelyard_operator.manifests.envoy import render_router_files
 from modelyard_runtime.contract import ROUTER_READY_PATH
+from waiting import eventually_async
 
-from .harness import Answer, RouterPod, World, bucket, owner, until
-
-pytestmark = pytest.mark.anyio
+from .harness import Answer, RouterPod, World, bucket, owner
 
 KEYS = [f"user-{number}" for number in range(1000)]
 
@@ -53,7 +52,7 @@ async def test_a_variant_comes_and_goes_under_load_without_an_error(world: World
         await world.shift(pod, world.config(three))
         on_c = next(key for key in KEYS if owner(three, bucket("churn-test", key)) == "c")
         held = asyncio.create_task(world.ask(pod, on_c, path="/held"))
-        await until(lambda: asyncio.sleep(0, len(world.models["c"])), lambda _: world.models["c"][0].requests > 0)
+        await eventually_async(lambda: world.models["c"][0].requests)
         back = next_map(three, {"a": 50, "b": 50})
         await world.shift(pod, world.config(back, upstreams=without.upstreams))
         world.models["c"][0].gate.set()
@@ -93,7 +92,7 @@ async def test_what_envoy_rejects_is_reported_and_changes_nothing(world: World, 
         broken["resources"][0]["virtual_hosts"][0]["routes"][-1]["route"]["timeout"] = "soon"
 
     pod.publish({**files, file: json.dumps(broken)})
-    report = await until(lambda: world.report(pod), lambda report: report["error"] is not None)
+    report = await eventually_async(lambda: world.report(pod), lambda report: report["error"] is not None)
     answers = await world.ask_all(pod, KEYS[:200])
 
     assert report["version"] == good
@@ -104,9 +103,9 @@ async def test_what_envoy_rejects_is_reported_and_changes_nothing(world: World, 
     # An Envoy that restarts comes up with what worked, and the error stands until something better is there.
     assert pod.envoy
     pod.envoy.kill()
-    await until(lambda: world.report(pod), lambda report: report["version"] is None)
+    await eventually_async(lambda: world.report(pod), lambda report: report["version"] is None)
     await pod.start_envoy()
-    report = await until(lambda: world.report(pod), lambda report: report["version"] is not None)
+    report = await eventually_async(lambda: world.report(pod), lambda report: report["version"] is not None)
     assert (report["version"], f"rejected {file}" in str(report["error"])) == (good, True)
     await world.shift(pod, world.config(next_map((), {"a": 1, "b": 9})))
 
@@ -133,7 +132,7 @@ async def test_what_does_not_fit_together_is_reported_without_asking_envoy(
     files = render_router_files(world.config(next_map((), {"a": 1}), epoch=2))
 
     pod.publish({**files, **{file: text.replace("VERSION", files["version"]) for file, text in changed.items()}})
-    report = await until(lambda: world.report(pod), lambda report: report["error"] is not None)
+    report = await eventually_async(lambda: world.report(pod), lambda report: report["error"] is not None)
 
     assert (report["version"], said in str(report["error"])) == (good, True), report
     assert (await world.ask(pod, "user-1")).status == 200
@@ -151,7 +150,7 @@ async def test_a_sidecar_that_restarts_leaves_envoy_alone(world: World) -> None:
         pod.sidecar.kill()
         await pod.sidecar.wait()
         await pod.start_sidecar()
-        await until(lambda: world.status_of(f"{pod.sidecar_url}/started"), lambda status: status == 200)
+        await eventually_async(lambda: world.status_of(f"{pod.sidecar_url}/started"), lambda status: status == 200)
         await world.applied(pod, version)
 
     assert _failed(answers) == []
@@ -175,7 +174,7 @@ async def test_drained_under_load_an_instance_goes_without_a_failed_request(worl
 
     async def some(count: int) -> None:
         enough = len(answers) + count
-        await until(lambda: asyncio.sleep(0, len(answers)), lambda n: n >= enough or any(c.done() for c in clients))
+        await eventually_async(lambda: len(answers), lambda n: n >= enough or any(c.done() for c in clients))
 
     clients = [asyncio.create_task(client()) for _ in range(4)]
     await some(200)
@@ -217,7 +216,7 @@ async def test_a_drain_ends_at_its_limit_and_says_what_is_left(world: World) -> 
     model = await world.model("a")
     pod = await world.router(world.config(next_map((), {"a": 1})))
     held = asyncio.create_task(world.ask(pod, "user-1", path="/held"))
-    await until(lambda: asyncio.sleep(0, model.requests), lambda count: count > 0)
+    await eventually_async(lambda: model.requests, lambda count: count > 0)
 
     for _ in range(2):  # the kubelet may ask again
         async with world.session.post(f"{pod.sidecar_url}/drain?limit=0.3&settle=0") as response:

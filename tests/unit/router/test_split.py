@@ -11,10 +11,9 @@ import pytest
 import xxhash
 from modelyard_operator.experiment.buckets import next_map
 from modelyard_runtime.contract import ROUTER_HTTP_PORT, ROUTER_READY_PATH
+from waiting import eventually_async
 
-from .harness import KEY, Model, World, bucket, owner, until
-
-pytestmark = pytest.mark.anyio
+from .harness import KEY, Model, World, bucket, owner
 
 KEYS = [f"user-{number}" for number in range(2000)]
 
@@ -163,7 +162,7 @@ async def test_a_variant_without_a_ready_pod_fails_only_its_own_users(world: Wor
 
     world.dns.records[gone.host] = []
     lost = next(k for k in KEYS if owner(config.buckets, bucket(config.salt, k)) == "b")
-    answer = await until(lambda: world.ask(pod, lost), lambda a: a.status != 200)
+    answer = await eventually_async(lambda: world.ask(pod, lost), lambda a: a.status != 200)
     answers = await world.ask_all(pod, KEYS[:500])
 
     assert (answer.status, answer.variant) == (503, "b")
@@ -181,7 +180,7 @@ async def test_a_pod_that_fails_its_check_is_used_only_while_no_other_is_left(wo
     async with world.load(pod) as answers:
         await asyncio.sleep(2.5)  # past the next checks
         other = await world.model("a")
-        await until(_new_requests_of(draining, meanwhile=other), lambda count: count == 0)
+        await eventually_async(_new_requests_of(draining, meanwhile=other), lambda count: count == 0)
 
     assert {answer.status for answer in answers} == {200}
     assert other.requests > 0
@@ -193,10 +192,10 @@ async def test_pods_come_and_go_by_dns_without_an_error(world: World) -> None:
 
     async with world.load(pod) as answers:
         new = await world.model("a")
-        await until(_requests_of(new), lambda count: count > 0)
+        await eventually_async(_requests_of(new), lambda count: count > 0)
         old.ready = False
         world.dns.records[old.host] = [new.address]
-        await until(_new_requests_of(old, meanwhile=new), lambda count: count == 0)
+        await eventually_async(_new_requests_of(old, meanwhile=new), lambda count: count == 0)
         await old.stop()
 
     assert {answer.status for answer in answers} == {200}
@@ -214,7 +213,7 @@ def _new_requests_of(model: Model, *, meanwhile: Model) -> Callable[[], Awaitabl
 
     async def look() -> int:
         before, enough = model.requests, meanwhile.requests + 100
-        await until(_requests_of(meanwhile), lambda count: count >= enough)
+        await eventually_async(_requests_of(meanwhile), lambda count: count >= enough)
         return model.requests - before
 
     return look

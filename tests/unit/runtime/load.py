@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException
-from unit.runtime.support import SUM, Server, start_server, until
+from unit.runtime.support import SUM, Server, start_server
+from waiting import eventually_async
 
 BODY = json.dumps({"features": [1, 2]}).encode()
 REQUEST = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s" % (len(BODY), BODY)
@@ -118,11 +119,11 @@ def end_under_load(folder: Path, other: Server, *, workers: int = 1, answers: in
             clients = [asyncio.create_task(keep_asking(http, tally, kind)) for kind in [KEPT] * 16 + [NEW] * 8]
             callers = [asyncio.create_task(asyncio.to_thread(keep_calling, rpc, tally)) for _ in range(3)]
             try:
-                await until(lambda: bool(tally.failures) or tally.each("old", answers))
+                await eventually_async(lambda: bool(tally.failures) or tally.each("old", answers))
                 tally.ending = True
                 old.process.terminate()
                 code = await asyncio.to_thread(old.finish)
-                await until(lambda: bool(tally.failures) or tally.each("new", answers))
+                await eventually_async(lambda: bool(tally.failures) or tally.each("new", answers))
             finally:
                 tally.stop = True
                 await asyncio.gather(*clients, *callers)

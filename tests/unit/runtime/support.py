@@ -23,7 +23,7 @@ from modelyard_runtime.dataplane.registry import ServedModel
 from modelyard_runtime.formats import Model, RowsModel, TensorSpec
 from modelyard_runtime.http.drain import Drain
 from modelyard_runtime.settings import Settings
-from waiting import eventually, eventually_async
+from waiting import eventually
 
 NAMES = ("age", "income", "tenure", "calls")
 LOGISTIC = {
@@ -135,11 +135,6 @@ class Api:
         return self.send("POST", path, content=content)
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait for something that nobody announces; the test's own timeout bounds it."""
-    await eventually_async(condition, every=0.005)
-
-
 @dataclass
 class Server:
     """A runtime in a process of its own."""
@@ -158,7 +153,7 @@ class Server:
         return httpx.get(self.url + path, timeout=30).status_code
 
     def wait_for(self, path: str, status: int) -> None:
-        """Wait until a GET answers `status`; the test's own timeout bounds it."""
+        """Wait until a GET answers `status`."""
 
         def look() -> int | None:
             assert self.process.poll() is None, "the server ended"
@@ -167,7 +162,7 @@ class Server:
             except httpx.TransportError:
                 return None
 
-        eventually(look, lambda found: found == status, every=0.01)
+        eventually(look, lambda found: found == status, f"{path} to answer {status}")
 
     def finish(self) -> int:
         return self.process.wait(timeout=60)

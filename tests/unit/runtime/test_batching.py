@@ -14,7 +14,8 @@ from modelyard_runtime.dataplane.batching import Batcher, Tensors
 from modelyard_runtime.dataplane.executor import Compute
 from modelyard_runtime.errors import BadRequest, DeadlineExceeded, QueueFull, WrongInput
 from modelyard_runtime.formats import TensorSpec
-from unit.runtime.support import FakeModel, until
+from unit.runtime.support import FakeModel
+from waiting import eventually_async
 
 FOREVER = 1e9
 
@@ -76,7 +77,7 @@ def run(
 
     async def scenario() -> list[Any]:
         first = ask(batcher, recorder, column(0))
-        await until(lambda: len(recorder.calls) == 1)
+        await eventually_async(lambda: len(recorder.calls) == 1)
         tasks = [ask(batcher, recorder, rows, group) for rows, group in requests]
         await asyncio.sleep(0)
         recorder.gate.set()
@@ -189,7 +190,7 @@ def test_cancelled_and_expired_members_are_not_computed(make: Callable[..., Batc
 
     async def scenario() -> list[Any]:
         first = ask(batcher, recorder, column(0))
-        await until(lambda: len(recorder.calls) == 1)
+        await eventually_async(lambda: len(recorder.calls) == 1)
         tasks = [ask(batcher, recorder, column(value)) for value in (1, 2)]
         tasks.append(ask(batcher, recorder, column(3), deadline=asyncio.get_running_loop().time() + 0.02))
         await asyncio.sleep(0)
@@ -211,7 +212,7 @@ def test_a_full_queue_refuses(make: Callable[..., Batcher], recorder: Recorder) 
 
     async def scenario() -> list[Any]:
         first = ask(batcher, recorder, column(0))
-        await until(lambda: len(recorder.calls) == 1)
+        await eventually_async(lambda: len(recorder.calls) == 1)
         tasks = [ask(batcher, recorder, column(value)) for value in (1, 2, 3)]
         await asyncio.wait(tasks[2:])
         recorder.gate.set()
@@ -276,7 +277,7 @@ def test_named_tensors_are_gathered_by_rows_alone() -> None:
 
     async def scenario() -> list[Any]:
         tasks = [asyncio.ensure_future(compute.infer(model, {"features": rows}, deadline=FOREVER)) for rows in inputs]
-        await until(lambda: len(shapes) == 1)
+        await eventually_async(lambda: len(shapes) == 1)
         gate.set()
         return await asyncio.gather(*tasks)
 

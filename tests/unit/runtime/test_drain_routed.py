@@ -11,7 +11,8 @@ import numpy as np
 import tritonclient.grpc as triton
 from modelyard_runtime.contract import HEADER_ROUTER
 from modelyard_runtime.http.drain import Drain
-from unit.runtime.support import SUM, start_server, until
+from unit.runtime.support import SUM, start_server
+from waiting import eventually_async
 
 ROUTER = {HEADER_ROUTER: "1"}
 
@@ -117,11 +118,11 @@ def test_a_router_that_never_leaves_is_waited_for_no_longer_than_a_request_and_a
         drain.on_terminate()
         leaving = asyncio.create_task(drain.until_left(0, 30))
         looks = 0
-        await until(lambda: looks > 0)  # it waits for the router now
+        await eventually_async(lambda: looks > 0)  # it waits for the router now
         now = 134.9
         drain.on_router_check()
         looks = 0
-        await until(lambda: looks > 4 or leaving.done())
+        await eventually_async(lambda: looks > 4 or leaving.done())
         early = leaving.done()
         now = 135.1
         drain.on_router_check()

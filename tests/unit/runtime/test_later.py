@@ -10,7 +10,7 @@ import httpx
 import pytest
 from modelyard_runtime.http.response import json_reply
 from modelyard_runtime.later import App, Later
-from unit.runtime.support import until
+from waiting import eventually_async
 
 
 async def ask(app: Later) -> httpx.Response:
@@ -44,7 +44,7 @@ def test_first_requests_share_what_is_made_while_the_event_loop_goes_on() -> Non
 
     async def run() -> list[httpx.Response]:
         asked = [asyncio.create_task(ask(app)) for _ in range(5)]
-        await until(lambda: maker.calls == 1)  # only an event loop that goes on comes to release it
+        await eventually_async(lambda: maker.calls == 1)  # only an event loop that goes on comes to release it
         maker.released.set()
         return [*await asyncio.gather(*asked), await ask(app)]
 
@@ -60,7 +60,7 @@ def test_a_client_that_goes_away_takes_nobody_elses_application() -> None:
 
     async def run() -> httpx.Response:
         first, second = (asyncio.create_task(ask(app)) for _ in range(2))
-        await until(lambda: maker.calls == 1)
+        await eventually_async(lambda: maker.calls == 1)
         first.cancel()
         await asyncio.wait([first])
         maker.released.set()
@@ -76,7 +76,7 @@ def test_a_failure_is_logged_told_to_all_that_wait_and_tried_again(caplog: pytes
 
     async def run() -> list[httpx.Response]:
         asked = [asyncio.create_task(ask(app)) for _ in range(2)]
-        await until(lambda: maker.calls == 1)
+        await eventually_async(lambda: maker.calls == 1)
         maker.released.set()
         return [*await asyncio.gather(*asked), await ask(app)]
 

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from modelyard_runtime.dataplane.registry import ModelState, Registry, ServedModel
 from modelyard_runtime.errors import UnknownModel
-from unit.runtime.support import Api, FakeModel, until
+from unit.runtime.support import Api, FakeModel
+from waiting import eventually_async
 
 Serve = Callable[..., Api]
 BODY = {"features": [1, 2], "use_cache": True}
@@ -118,7 +119,7 @@ def ask_while_closed(api: Api, gate: Gate, count: int, meanwhile: Callable[[], N
 
     async def scenario() -> list[Any]:
         tasks = [asyncio.create_task(api.request("POST", "/predict", json=BODY)) for _ in range(count)]
-        await until(lambda: gate.calls > 0 and api.app.in_flight == count)
+        await eventually_async(lambda: gate.calls > 0 and api.app.in_flight == count)
         meanwhile()
         gate.open.set()
         return [(answer.status_code, answer.json()) for answer in await asyncio.gather(*tasks)]

@@ -10,7 +10,8 @@ import httpx
 import numpy as np
 import tritonclient.grpc as triton
 import tritonclient.grpc.aio as triton_aio
-from unit.runtime.support import Server, start_server, until, write_model
+from unit.runtime.support import Server, start_server, write_model
+from waiting import eventually_async
 
 ROW = [1.0, 2.0]
 VERSIONS = 6
@@ -84,7 +85,7 @@ async def load_while_asking(server: Server, uris: dict[str, str]) -> list[list[t
             new = {"name": "churn", "version": version, "uri": uri}
             (await admin.post("/models", json=new, headers=TOKEN)).raise_for_status()
             before = [len(answers) for answers in told]
-            await until(lambda before=before: all(len(a) > n + 5 for a, n in zip(told, before, strict=True)))  # type: ignore[misc]
+            await eventually_async(lambda before=before: all(len(a) > n + 5 for a, n in zip(told, before, strict=True)))  # type: ignore[misc]
         done = True
     for client in (*connections, *channels):
         await (client.aclose() if isinstance(client, httpx.AsyncClient) else client.close())

@@ -25,6 +25,7 @@ from modelyard_runtime.settings import Settings
 from modelyard_runtime.workers.board import Board
 from modelyard_runtime.workers.supervisor import _SILENT_TURNS, _Supervisor
 from unit.runtime.support import SUM, Server, start_server
+from waiting import eventually
 
 BODY = {"features": [1, 2]}
 TENSOR = {"inputs": [{"name": "features", "datatype": "FP64", "shape": [1, 2], "data": [1, 2]}]}
@@ -167,8 +168,11 @@ def test_health_is_green_once_every_worker_is_ready(tmp_path: Path) -> None:
     with start_waiting(tmp_path) as (server, gates):
         server.wait_for("/health/live", 200)
         with connected(server) as clients, triton.InferenceServerClient(f"{server.host}:{server.grpc_port}") as rpc:
-            while {client.post("/predict", json=BODY).status_code for client in clients} != {200, 503}:
-                time.sleep(0.01)  # until the first worker is ready
+            eventually(
+                lambda: {client.post("/predict", json=BODY).status_code for client in clients},
+                lambda statuses: statuses == {200, 503},
+                "the first worker to be ready",
+            )
             paths = ("/health/ready", "/health/serving", "/v2/health/ready")
             early = [client.get(path).status_code for client in clients for path in paths]
             early_rpc = rpc.is_server_ready()
@@ -197,8 +201,7 @@ def test_a_worker_that_is_killed_comes_back_and_nobody_else_notices(tmp_path: Pa
             stats = clients[0].get("/v2/models/churn/stats").json()["model_stats"][0]["inference_count"]
         killed.kill()
         killed.wait(60)
-        while len(workers(server)) < 2:
-            time.sleep(0.01)
+        eventually(lambda: len(workers(server)) == 2, what="the new worker")
 
         # The new worker waits for its gate: it must not take connections.
         seen = set()

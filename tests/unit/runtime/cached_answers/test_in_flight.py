@@ -16,7 +16,8 @@ from modelyard_runtime.errors import ModelFailed
 from modelyard_runtime.telemetry.metrics import Metrics
 from modelyard_runtime.telemetry.statistics import Look
 from unit.runtime.cached_answers.support import ASK, INFER, Serve, outputs, tensor
-from unit.runtime.support import FakeModel, until
+from unit.runtime.support import FakeModel
+from waiting import eventually_async
 
 
 def test_equal_requests_in_flight_are_computed_once(serve: Serve) -> None:
@@ -32,7 +33,7 @@ def test_equal_requests_in_flight_are_computed_once(serve: Serve) -> None:
     async def scenario() -> list[httpx.Response]:
         bodies = [{"id": str(index), "inputs": [tensor([1, 2])], **ASK} for index in range(4)]
         tasks = [asyncio.create_task(api.request("POST", INFER, json=body)) for body in bodies]
-        await until(lambda: bool(calls) and api.app.in_flight == 4)
+        await eventually_async(lambda: bool(calls) and api.app.in_flight == 4)
         gate.set()
         return await asyncio.gather(*tasks)
 
@@ -74,7 +75,7 @@ class TestCancelled:
         async def scenario() -> bytes:
             start = self.ask(compute)
             first, second = start(), start()
-            await until(lambda: bool(calls))
+            await eventually_async(lambda: bool(calls))
             first.cancel()
             return await second
 
@@ -92,7 +93,7 @@ class TestCancelled:
         async def scenario() -> list[bool]:
             start = self.ask(compute)
             tasks = [start() for _ in range(3)]
-            await until(lambda: bool(calls))
+            await eventually_async(lambda: bool(calls))
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks)

@@ -20,7 +20,6 @@ from modelyard_runtime.protocols.v2.envelope import Enclosed
 from unit.runtime.fuzz.damage import damaged
 from unit.runtime.support import Api, FakeModel
 
-pytestmark = pytest.mark.anyio
 MESSAGES = Messages()
 REQUEST, RESPONSE = MESSAGES.methods["ModelInfer"]
 SERVED = ServedModel("m", "1", "linear", "sha256:0", "file:///m", FakeModel())

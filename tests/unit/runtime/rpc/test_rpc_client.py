@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from hypothesis import strategies as st
 from tritonclient.grpc import service_pb2 as pb
 from tritonclient.utils import InferenceServerException
 from unit.runtime.support import LOGISTIC, NAMES, UNSUPPORTED, Server, start_server
+from waiting import eventually
 
 ROWS = np.array([[1, 2, 3, 4], [-9, 0, 0, 0]], dtype=np.float64)
 LABELS = ["leave", "stay"]
@@ -160,8 +160,7 @@ def test_asynchronous_requests(client: Any) -> None:
 
     client.async_infer("churn", [tensor(ROWS)], callback=lambda result, error: done.append((result, error)))
 
-    while not done:
-        time.sleep(0.01)
+    eventually(lambda: done)
     assert labels(done[0][0]) == LABELS
 
 
@@ -246,8 +245,7 @@ def test_streaming_is_unimplemented(client: Any) -> None:
     errors: list[Any] = []
     client.start_stream(callback=lambda result, error: errors.append(error))
 
-    while not errors:
-        time.sleep(0.01)
+    eventually(lambda: errors)
     client.stop_stream()
 
     assert "UNIMPLEMENTED" in str(errors[0])

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import tritonclient.grpc.aio as triton
 from tritonclient.utils import InferenceServerException
-from unit.runtime.support import SUM, Server, start_server, until
+from unit.runtime.support import SUM, Server, start_server
+from waiting import eventually_async
 
 
 @dataclass
@@ -94,11 +95,11 @@ async def _end_under_load(old: Server, new: Server, tally: Tally) -> int:
     ]
     clients = [asyncio.create_task(keep_asking(client, tally)) for client in lasting for _ in range(2)]
     clients += [asyncio.create_task(renew(target, tally)) for _ in range(4)]
-    await until(lambda: tally.answers.get("old", 0) >= 500)
+    await eventually_async(lambda: tally.answers.get("old", 0) >= 500)
     old.process.terminate()
     code = await asyncio.to_thread(old.finish)
     enough = tally.answers.get("new", 0) + 500
-    await until(lambda: tally.answers.get("new", 0) >= enough)
+    await eventually_async(lambda: tally.answers.get("new", 0) >= enough)
     tally.stop = True
     await asyncio.gather(*clients)
     for client in lasting:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceRequest,
     ExportTraceServiceResponse,
 )
+from waiting import eventually
 
 SERVER, INTERNAL = 2, 1
 UNSET, ERROR = 0, 2
@@ -53,23 +53,16 @@ class Collector:
         return [span for span in self.spans if span.trace_id == trace_id]
 
     def wait_for(self, trace_id: str) -> tuple[Span, list[Span]]:
-        """Return a trace's span of the server, once it is there, and its children; the test's timeout bounds it."""
-        while True:
-            found = self.of(trace_id)
-            servers = [span for span in found if span.kind == SERVER]
-            if servers:
-                (server,) = servers
-                return server, [span for span in found if span.parent_id == server.span_id]
-            time.sleep(0.01)
+        """Return a trace's span of the server, once it is there, and its children."""
+        (server,) = eventually(lambda: [span for span in self.of(trace_id) if span.kind == SERVER])
+        return server, [span for span in self.of(trace_id) if span.parent_id == server.span_id]
 
     def wait_for_root(self) -> tuple[Span, list[Span]]:
         """Return the one trace that begins here, once it is there."""
-        while True:
-            roots = {span.trace_id for span in self.spans if span.kind == SERVER and not span.parent_id}
-            if roots:
-                (trace_id,) = roots
-                return self.wait_for(trace_id)
-            time.sleep(0.01)
+        (trace_id,) = eventually(
+            lambda: {span.trace_id for span in self.spans if span.kind == SERVER and not span.parent_id}
+        )
+        return self.wait_for(trace_id)
 
 
 @contextmanager

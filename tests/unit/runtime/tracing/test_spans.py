@@ -15,6 +15,7 @@ from tritonclient.utils import InferenceServerException
 from unit.runtime.support import Server
 from unit.runtime.tracing.otlp import SERVER, UNSET, Collector, collect_http
 from unit.runtime.tracing.support import PARENT, ROW, assert_within, new_trace, traced_server
+from waiting import eventually
 
 TENSOR = {"name": "features", "datatype": "FP64", "shape": [1, 4], "data": ROW}
 SERVED = {"modelyard.model": "churn", "modelyard.version": "7"}
@@ -184,8 +185,7 @@ def test_hostile_headers_cost_no_span(server: Server, collector: Collector) -> N
     lost, _ = collector.wait_for(host_id)
     assert (tall.trace_state, len(tall.attributes["user_agent.original"])) == ("", 256)
     assert "server.address" not in lost.attributes
-    while not (begun := {span.trace_id for span in collector.spans if not span.parent_id} - before):
-        time.sleep(0.01)
+    begun = eventually(lambda: {span.trace_id for span in collector.spans if not span.parent_id} - before)
     assert len(begun) == 1
     assert not any(trace_id in value for trace_id in begun for _, value in twice)
 

@@ -11,7 +11,8 @@ from typing import Any
 import httpx
 import pytest
 from modelyard_runtime.dataplane.catalog import Source, signature_of
-from unit.runtime.support import Api, FakeModel, until, write_model
+from unit.runtime.support import Api, FakeModel, write_model
+from waiting import eventually_async
 
 TOKEN = {"authorization": "Bearer s3cret"}
 REPOSITORY = "/v2/repository/models"
@@ -281,7 +282,7 @@ def test_a_model_that_was_unloaded_is_not_brought_back_by_a_change_of_its_files(
         await api.request("POST", f"{REPOSITORY}/n/load", headers=TOKEN)
         model(tmp_path, 7)
         loaded = api.app.registry.active("n")
-        await until(lambda: api.app.registry.active("n") is not loaded)
+        await eventually_async(lambda: api.app.registry.active("n") is not loaded)
         watching.cancel()
         return unloaded, api.app.registry.active("n")
 
@@ -301,7 +302,7 @@ def test_files_that_were_fetched_go_with_their_version(tmp_path: Path, api: Api)
     change(api, "unload")
 
     async def gone() -> None:
-        await until(lambda: not list(root.iterdir()))
+        await eventually_async(lambda: not list(root.iterdir()))
 
     asyncio.run(gone())
     assert folders >= 1
