@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
 from collections.abc import Callable, Mapping
 
+import aiohttp
 from modelyard_operator.reconcile.verbs import Object, Rejected
 from modelyard_runtime.contract import ROUTER_SIDECAR_PORT, RouterPath
 
-from modelyard_local.httpget import HttpFailed, http_get
 from modelyard_local.objects import Key, key_of, owner_uids
 from modelyard_local.store import Store
 
@@ -67,9 +65,9 @@ class LocalCluster:
         if host is None:
             return None
         try:
-            async with asyncio.timeout(_SIDECAR_SECONDS):
-                status, body = await http_get(host, ROUTER_SIDECAR_PORT, RouterPath.APPLIED)
-            state = json.loads(body) if status == 200 else None
-        except (HttpFailed, TimeoutError, ValueError):
+            url = f"http://{host}:{ROUTER_SIDECAR_PORT}{RouterPath.APPLIED}"
+            async with aiohttp.request("GET", url, timeout=aiohttp.ClientTimeout(total=_SIDECAR_SECONDS)) as response:
+                state = await response.json()
+        except (aiohttp.ClientError, TimeoutError, ValueError):
             return None
         return state if isinstance(state, dict) else None

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
-from modelyard_local.httpget import HttpFailed, http_get
-from modelyard_local.objects import Object, timestamp
+from modelyard_operator.reconcile.conditions import timestamp
+
+from modelyard_local.objects import Object
 from modelyard_local.probes import HttpTarget, Probe, first_success, follow
 from modelyard_local.process import Process, start_process
 
@@ -224,9 +225,7 @@ class Container:
         hook = self.spec.get("lifecycle", {}).get("preStop", {}).get("httpGet")
         if hook is not None and self._launch is not None:
             target = HttpTarget.of(hook, self._launch.host, self.spec.get("ports", []))
-            with contextlib.suppress(TimeoutError, HttpFailed):
-                async with asyncio.timeout_at(deadline):
-                    await http_get(target.host, target.port, target.path)
+            await target.answers(max(0.001, deadline - asyncio.get_running_loop().time()))  # 0 would be for ever
         process.terminate()
         try:
             async with asyncio.timeout_at(deadline):

@@ -16,14 +16,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 
+from modelyard_operator.reconcile.conditions import with_transition_times
+
 from modelyard_local.objects import (
     Object,
     controller_uid,
     is_ready,
     is_terminating,
     key_of,
-    timestamp,
-    with_transition,
 )
 from modelyard_local.store import Change, Store
 
@@ -204,8 +204,7 @@ class DeploymentController:
             else "ReplicaSetUpdated",
             "message": f"{updated_ready} of {wanted} pods of the newest template are ready",
         }
-        before = deployment.get("status", {}).get("conditions", [])
-        conditions = with_transition(before, [available, progressing], timestamp(self._now()))
+        conditions = with_transition_times(deployment, [available, progressing], self._now())
         self._store.put_status(key_of(deployment), metadata["uid"], {**counts, "conditions": conditions})
 
     def _overdue(self, deployment: Object, seen: Object, *, complete: bool) -> bool:

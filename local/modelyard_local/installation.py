@@ -13,6 +13,7 @@ from typing import Any
 
 from modelyard_operator.api.kinds import CUSTOM_KINDS
 from modelyard_operator.manifests.settings import Settings
+from modelyard_operator.reconcile.conditions import timestamp
 from modelyard_operator.reconcile.controller import Controller
 from modelyard_runtime.contract import GRPC_PORT, HTTP_PORT, ROUTER_SIDECAR_PORT, Env
 
@@ -24,7 +25,7 @@ from modelyard_local.database import Database
 from modelyard_local.deployments import DeploymentController
 from modelyard_local.dns import DnsServer
 from modelyard_local.kubelet import Kubelet
-from modelyard_local.objects import Key, key_of, timestamp
+from modelyard_local.objects import Key, key_of
 from modelyard_local.pod import Machine
 from modelyard_local.progress import Progress
 from modelyard_local.proxy import ServicePorts, ServiceProxy

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from datetime import datetime
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import NamedTuple
 
 from modelyard_operator.reconcile.pods import is_ready
 from modelyard_operator.reconcile.verbs import Object
@@ -13,15 +12,12 @@ __all__ = [
     "HEADLESS",
     "Key",
     "Object",
-    "condition",
     "controller_uid",
     "is_ready",
     "is_terminating",
     "key_of",
     "matches",
     "owner_uids",
-    "timestamp",
-    "with_transition",
 ]
 
 HEADLESS = "None"  # the clusterIP of a headless Service
@@ -64,25 +60,3 @@ def controller_uid(obj: Object) -> str | None:
 def is_terminating(obj: Object) -> bool:
     """Return whether an object is on its way out."""
     return "deletionTimestamp" in obj["metadata"]
-
-
-def condition(obj: Object, type_: str) -> Object | None:
-    """Return the condition of a type, or None."""
-    conditions: list[Object] = obj.get("status", {}).get("conditions", [])
-    return next((entry for entry in conditions if entry["type"] == type_), None)
-
-
-def timestamp(moment: datetime) -> str:
-    """Return a moment in the API's form, which has whole seconds."""
-    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def with_transition(previous: Iterable[Object], wanted: Iterable[Mapping[str, Any]], now: str) -> list[Object]:
-    """Stamp conditions with the time at which each last changed its status."""
-    before = {entry["type"]: entry for entry in previous}
-    stamped: list[Object] = []
-    for entry in wanted:
-        old = before.get(entry["type"])
-        same = old is not None and old["status"] == entry["status"]
-        stamped.append({**entry, "lastTransitionTime": old["lastTransitionTime"] if old and same else now})
-    return stamped

@@ -10,12 +10,13 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
+from modelyard_operator.reconcile.conditions import with_transition_times
 from modelyard_runtime.contract import Env
 
 from modelyard_local.addresses import PodAddresses
 from modelyard_local.container import Container, Launch, Timing
 from modelyard_local.errors import NoAddress
-from modelyard_local.objects import Object, key_of, timestamp, with_transition
+from modelyard_local.objects import Object, key_of
 from modelyard_local.secrets import Secrets, environment_of
 from modelyard_local.store import Store
 from modelyard_local.volumes import Claims, PodVolumes, VolumeMissing, rewrite
@@ -153,7 +154,6 @@ class PodRunner:
         )
 
     def _publish(self) -> None:
-        now = timestamp(self._machine.now())
         counted = [*self._mains, *self._sidecars]
         ready = self._initialized and all(container.ready for container in counted)
         waiting = [container.name for container in counted if not container.ready]
@@ -168,7 +168,7 @@ class PodRunner:
             flags[0] |= {"status": "False", "reason": "Unschedulable", "message": str(self._blocked)}
         self._status = {
             "phase": "Running" if self._initialized else "Pending",
-            "conditions": with_transition(self._status.get("conditions", []), flags, now),
+            "conditions": with_transition_times({"status": self._status}, flags, self._machine.now()),
             "hostIP": "127.0.0.1",
             **({"podIP": self._address} if self._address else {}),
             "initContainerStatuses": [container.status() for container in self._inits],

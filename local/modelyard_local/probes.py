@@ -6,33 +6,36 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from modelyard_local.httpget import HttpFailed, http_get
+import aiohttp
+
 from modelyard_local.objects import Object
 
 __all__ = ["HttpTarget", "Probe", "first_success", "follow", "port_number"]
 
+_BODY_BYTES = 10 * 1024  # of an answer that a kubelet reads
+
 
 @dataclass(frozen=True)
 class HttpTarget:
-    """What an httpGet of a probe or hook asks."""
+    """The target of an `httpGet` of a probe or hook."""
 
-    host: str
-    port: int
-    path: str
+    url: str
 
     @classmethod
     def of(cls, action: Object, host: str, ports: list[Object]) -> HttpTarget:
         """Return the target of an `httpGet`, its port looked up by name. Raises KeyError for an unknown name."""
-        return cls(action.get("host", host), port_number(action["port"], ports), action.get("path", "/"))
+        path: str = action.get("path", "/").lstrip("/")
+        return cls(f"http://{action.get('host', host)}:{port_number(action['port'], ports)}/{path}")
 
     async def answers(self, timeout: float) -> bool:
-        """Return whether it answers with 200 to 399 in time."""
+        """Return whether a GET on a connection of its own is answered with 200 to 399 within `timeout` seconds."""
+        limit = aiohttp.ClientTimeout(total=timeout)
         try:
-            async with asyncio.timeout(timeout):
-                status, _ = await http_get(self.host, self.port, self.path)
-        except (HttpFailed, TimeoutError):
+            async with aiohttp.request("GET", self.url, allow_redirects=False, timeout=limit) as response:
+                await response.content.read(_BODY_BYTES)
+        except (aiohttp.ClientError, TimeoutError):
             return False
-        return 200 <= status < 400
+        return response.status < 400
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,10 @@ from collections.abc import Callable
 from datetime import datetime
 
 from modelyard_operator.api.kinds import CUSTOM_KINDS
+from modelyard_operator.reconcile.conditions import condition_of
 
 from modelyard_local.ignored import ignored_in
-from modelyard_local.objects import Object, condition, key_of
+from modelyard_local.objects import Object, key_of
 from modelyard_local.store import Change
 
 __all__ = ["Progress"]
@@ -59,7 +60,7 @@ class Progress:
 
 
 def _ready_line(obj: Object) -> str | None:
-    ready = condition(obj, "Ready")
+    ready = condition_of(obj, "Ready")
     if ready is None:
         return None
     status = obj["status"]

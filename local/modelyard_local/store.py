@@ -15,9 +15,10 @@ from datetime import datetime
 from typing import Literal
 
 from modelyard_operator.api.kinds import CUSTOM_KINDS
+from modelyard_operator.reconcile.conditions import timestamp
 
 from modelyard_local.database import Database
-from modelyard_local.objects import HEADLESS, Key, Object, is_terminating, key_of, matches, owner_uids, timestamp
+from modelyard_local.objects import HEADLESS, Key, Object, is_terminating, key_of, matches, owner_uids
 
 __all__ = ["Change", "Store", "Verdict"]
 

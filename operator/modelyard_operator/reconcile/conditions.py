@@ -1,16 +1,25 @@
-"""Conditions and the writing of status: only when something changed, so that repeated reconciles are silent."""
+"""Conditions, and the writing of status: only when something changed, so that repeated reconciles are silent."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from modelyard_operator.api.kinds import GROUP_VERSION
 from modelyard_operator.reconcile.verbs import Cluster, Object
 
-__all__ = ["Verdict", "condition_of", "conditions_from", "ready_from", "write_status"]
+__all__ = [
+    "Verdict",
+    "condition_of",
+    "conditions_from",
+    "ready_from",
+    "timestamp",
+    "with_transition_times",
+    "write_status",
+]
 
 _LOG = logging.getLogger("modelyard.operator")
 
@@ -40,25 +49,34 @@ def ready_from(verdicts: Iterable[Verdict]) -> Verdict:
 
 
 def conditions_from(obj: Object, verdicts: Iterable[Verdict], now: datetime) -> list[Object]:
-    """Stamp verdicts with the object's generation, and with the time at which each answer last changed."""
-    stamped = []
-    for verdict in verdicts:
-        status = "True" if verdict.ok else "False"
-        previous = condition_of(obj, verdict.type)
-        unchanged = previous is not None and previous["status"] == status
-        stamped.append(
-            {
-                "type": verdict.type,
-                "status": status,
-                "reason": verdict.reason,
-                "message": verdict.message[:4096],
-                "observedGeneration": obj["metadata"]["generation"],
-                "lastTransitionTime": previous["lastTransitionTime"]
-                if previous and unchanged
-                else now.strftime("%Y-%m-%dT%H:%M:%SZ"),
-            }
-        )
+    """Return verdicts as conditions: of the object's generation, with the time at which each answer last changed."""
+    wanted = [
+        {
+            "type": verdict.type,
+            "status": "True" if verdict.ok else "False",
+            "reason": verdict.reason,
+            "message": verdict.message[:4096],
+            "observedGeneration": obj["metadata"]["generation"],
+        }
+        for verdict in verdicts
+    ]
+    return with_transition_times(obj, wanted, now)
+
+
+def with_transition_times(obj: Object, wanted: Iterable[Mapping[str, Any]], now: datetime) -> list[Object]:
+    """Return conditions with the time since which each has its status, by the object's live ones."""
+    stamped: list[Object] = []
+    for condition in wanted:
+        live = condition_of(obj, condition["type"])
+        unchanged = live is not None and live["status"] == condition["status"]
+        since = live["lastTransitionTime"] if live and unchanged else timestamp(now)
+        stamped.append({**condition, "lastTransitionTime": since})
     return stamped
+
+
+def timestamp(moment: datetime) -> str:
+    """Return a moment, in UTC, in the API's form, which has whole seconds."""
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 async def write_status(cluster: Cluster, obj: Object, status: Object) -> bool:

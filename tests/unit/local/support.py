@@ -10,11 +10,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 from modelyard_local.addresses import AddressBlock, PodAddresses, ServiceAddresses
 from modelyard_local.container import Timing
 from modelyard_local.database import Database
 from modelyard_local.deployments import DeploymentController
-from modelyard_local.httpget import HttpFailed, http_get
 from modelyard_local.kubelet import Kubelet
 from modelyard_local.objects import Key, is_ready
 from modelyard_local.pod import Machine
@@ -100,6 +100,12 @@ def service(name: str, *, headless: bool = False) -> Object:
         spec["clusterIP"] = "None"
     metadata = {"name": f"{name}-pods" if headless else name, "namespace": "default"}
     return {"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec}
+
+
+async def http_get(host: str, port: int, path: str) -> tuple[int, bytes]:
+    """Return the status and body of a GET on a connection of its own."""
+    async with aiohttp.request("GET", f"http://{host}:{port}{path}") as response:
+        return response.status, await response.read()
 
 
 @dataclass
@@ -207,7 +213,7 @@ class Load:
         while True:
             try:
                 status, body = await http_get(self.address, self.port, "/")
-            except HttpFailed as error:
+            except aiohttp.ClientError as error:
                 self.failures.append(str(error))
             else:
                 (self.answers if status == 200 else self.failures).append(body.decode())

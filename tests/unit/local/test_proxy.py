@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from modelyard_local.httpget import HttpFailed, http_get
+import aiohttp
 from modelyard_local.objects import Key
-from unit.local.support import Load, container, deployment, rig, service
+from unit.local.support import Load, container, deployment, http_get, rig, service
 from waiting import eventually_async
 
 
@@ -88,7 +88,7 @@ async def test_a_deleted_service_stops_answering_and_comes_back_on_its_address(f
         async def asked(name: str) -> bytes | None:
             try:
                 return (await http_get(*world.url(name), "/"))[1]
-            except HttpFailed:
+            except aiohttp.ClientError:
                 return None
 
         await eventually_async(lambda: asked("web"), lambda answer: answer == b"web")

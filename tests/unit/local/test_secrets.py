@@ -6,10 +6,9 @@ import ast
 from pathlib import Path
 
 import pytest
-from modelyard_local.httpget import http_get
 from modelyard_local.secrets import Secrets, environment_of
 from modelyard_local.volumes import VolumeMissing
-from unit.local.support import container, deployment, rig
+from unit.local.support import container, deployment, http_get, rig
 from waiting import eventually_async
 
 FROM = {"envFrom": [{"secretRef": {"name": "s3-read"}}]}

@@ -6,10 +6,10 @@ import ast
 import asyncio
 from pathlib import Path
 
-from modelyard_local.httpget import http_get
-from modelyard_local.objects import Key, Object, condition
+from modelyard_local.objects import Key, Object
 from modelyard_local.store import Change
-from unit.local.support import Load, container, deployment, rig, service
+from modelyard_operator.reconcile.conditions import condition_of
+from unit.local.support import Load, container, deployment, http_get, rig, service
 from waiting import eventually_async
 
 
@@ -109,7 +109,7 @@ async def test_a_container_that_crashes_backs_off_and_says_why(folder: Path) -> 
 
         status = await eventually_async(backing_off)
         still = world.ready("web")
-        available = condition(world.deployment("web"), "Available")
+        available = condition_of(world.deployment("web"), "Available")
 
     assert status["state"]["waiting"]["reason"] == "CrashLoopBackOff"
     ended = status["lastState"]["terminated"]
@@ -274,7 +274,7 @@ async def test_a_rollout_that_does_not_move_exceeds_its_deadline(folder: Path) -
         world.store.put(hang)
 
         def overdue() -> object:
-            progressing = condition(world.deployment("web"), "Progressing")
+            progressing = condition_of(world.deployment("web"), "Progressing")
             return progressing if progressing and progressing["status"] == "False" else None
 
         progressing = await eventually_async(overdue)
