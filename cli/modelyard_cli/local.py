@@ -16,7 +16,7 @@ from modelyard_local.state import StateFolder, default_state
 
 from modelyard_cli.output import as_json, as_yaml, items_of, table
 
-__all__ = ["run", "state_of"]
+__all__ = ["run"]
 
 _POLL_SECONDS = 0.1
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -24,20 +24,16 @@ _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 def run(options: argparse.Namespace) -> int:
     """Run a command of `modelyard local`; return the exit code."""
+    state = StateFolder(Path(options.state) if options.state else default_state(os.environ))
     try:
         if options.local_command == "up":
             from modelyard_cli.up import up  # noqa: PLC0415 - imports the whole control plane
 
-            return up(options)
-        return _COMMANDS[options.local_command](options, Client(state_of(options).socket))
+            return up(options, state)
+        return _COMMANDS[options.local_command](options, Client(state.socket))
     except LocalError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-
-
-def state_of(options: argparse.Namespace) -> StateFolder:
-    """Return the state folder that the options name."""
-    return StateFolder(Path(options.state) if options.state else default_state(os.environ))
 
 
 def _apply(options: argparse.Namespace, client: Client) -> int:
@@ -54,7 +50,7 @@ def _apply(options: argparse.Namespace, client: Client) -> int:
         else:
             done.append(answer["object"])
             if options.output == "text":
-                print(f"{answer['name']} {answer['verdict']}")
+                print(f"{answer['name']} {answer['result']}")
     if options.output == "json":
         print(as_json(items_of(done, single=len(done) == 1)))
     return 1 if failed else 0

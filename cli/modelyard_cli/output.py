@@ -1,4 +1,4 @@
-"""How answers are printed."""
+"""The forms in which answers are printed."""
 
 from __future__ import annotations
 

@@ -17,7 +17,6 @@ from modelyard_local.errors import LocalError, NotRunning
 from modelyard_local.installation import Options, run_installation
 from modelyard_local.state import StateFolder
 
-from modelyard_cli.local import state_of
 from modelyard_cli.output import as_json
 
 __all__ = ["up"]
@@ -25,9 +24,8 @@ __all__ = ["up"]
 _START_SECONDS = 60.0
 
 
-def up(options: argparse.Namespace) -> int:
+def up(options: argparse.Namespace, state: StateFolder) -> int:
     """Run until told to stop; with `--detach`, return as soon as the installation answers."""
-    state = state_of(options)
     claims = dict(_claim(text) for text in options.claim)
     state.make()
     if options.detach:
@@ -57,7 +55,7 @@ async def _foreground(options: Options) -> None:
 
 
 def _on_signal(stop: asyncio.Event) -> None:
-    if stop.is_set():  # asked twice: the warden ends what is left
+    if stop.is_set():  # asked twice: the reaper ends what is left
         os._exit(130)
     stop.set()
 

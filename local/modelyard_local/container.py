@@ -37,7 +37,7 @@ class Timing:
 
 @dataclass(frozen=True)
 class Launch:
-    """All that is needed to start a container's process."""
+    """The settings with which a container's process is started."""
 
     command: list[str]
     environment: Callable[[], Mapping[str, str]]
@@ -104,13 +104,13 @@ class Container:
 
     async def complete(self, launch: Launch) -> None:
         """Run an init container until it ends well; as often as that takes."""
-        await self._again_and_again(launch, once=True)
+        await self._run_repeatedly(launch, once=True)
 
     def keep_running(self, launch: Launch) -> None:
         """Run a container and start it again whenever it ends, until `stop`."""
-        self._running = asyncio.create_task(self._again_and_again(launch, once=False), name=f"container {self.name}")
+        self._running = asyncio.create_task(self._run_repeatedly(launch, once=False), name=f"container {self.name}")
 
-    async def until_started(self) -> None:
+    async def wait_until_started(self) -> None:
         """Wait until a sidecar's startup probe is green."""
         await self._started.wait()
 
@@ -124,7 +124,7 @@ class Container:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._running
 
-    async def _again_and_again(self, launch: Launch, *, once: bool) -> None:
+    async def _run_repeatedly(self, launch: Launch, *, once: bool) -> None:
         failures = 0
         while not self._stopping.is_set():
             began = asyncio.get_running_loop().time()
@@ -236,7 +236,7 @@ class Container:
 
 
 def _termination_message(launch: Launch, spec: Object, *, failed: bool, logged: int) -> str:
-    """What the process left as its last words; as a fallback the end of its log, without the runs before it."""
+    """Return what the process wrote to its termination log; as a fallback the end of its log, without earlier runs."""
     with contextlib.suppress(OSError):
         text = launch.termination_log.read_bytes()[:_MESSAGE_BYTES].decode(errors="replace").strip()
         if text:

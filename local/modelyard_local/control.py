@@ -87,8 +87,8 @@ class ControlServer:
         except InvalidManifest as error:
             errors = [{"path": entry.path, "message": entry.message} for entry in error.errors]
             raise _Refused(422, "is invalid", errors=errors) from None
-        live, verdict = self._store.put(_as_stored(manifest, asked.get("namespace") or _DEFAULT_NAMESPACE))
-        return web.json_response({"verdict": verdict, "object": live, "name": _full_name(live)})
+        live, result = self._store.put(_as_stored(manifest, asked.get("namespace") or _DEFAULT_NAMESPACE))
+        return web.json_response({"result": result, "object": live, "name": _full_name(live)})
 
     async def _objects(self, request: web.Request) -> web.Response:
         query = request.query

@@ -1,4 +1,4 @@
-"""What survives a restart: custom resources with their status, the addresses of Services, and a few settings.
+"""The state that survives a restart: custom resources with their status, the addresses of Services, and a few settings.
 
 Everything else is rendered anew from these.
 """

@@ -36,7 +36,7 @@ _LETTERS = "bcdfghjklmnpqrstvwxz2456789"
 
 @dataclass(frozen=True)
 class Plan:
-    """What to do now: how many new pods to make, and which to take away."""
+    """The next step: how many new pods to make, and which to delete."""
 
     create: int
     delete: list[Object]

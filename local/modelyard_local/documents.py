@@ -27,7 +27,7 @@ class Document:
 
     @property
     def title(self) -> str:
-        """How messages call it."""
+        """The name that messages give it."""
         metadata = self.object.get("metadata")
         name = metadata.get("name", "?") if isinstance(metadata, dict) else "?"
         return f'{self.source}: {self.object.get("kind", "?")} "{name}"'

@@ -1,4 +1,4 @@
-"""Which pods stand behind a Service. Pure functions."""
+"""The pods behind a Service. Pure functions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["Endpoint", "endpoints_of", "is_headless", "ready_addresses"]
 
 
 class Endpoint(NamedTuple):
-    """Where one pod answers."""
+    """The address and port of one pod."""
 
     address: str
     port: int

@@ -1,4 +1,4 @@
-"""What local mode raises.
+"""The errors of local mode.
 
 LocalError (a RuntimeError): one line for a person, that says what to do
 +-- AlreadyRunning   another `up` holds the state folder

@@ -26,16 +26,16 @@ from modelyard_local.deployments import DeploymentController
 from modelyard_local.dns import DnsServer
 from modelyard_local.kubelet import Kubelet
 from modelyard_local.objects import Key, key_of
-from modelyard_local.pod import Machine
+from modelyard_local.pod import Node
 from modelyard_local.progress import Progress
 from modelyard_local.proxy import ServicePorts, ServiceProxy
+from modelyard_local.reaper import MARK, start_reaper, sweep
 from modelyard_local.secrets import Secrets
 from modelyard_local.state import StateFolder
 from modelyard_local.store import Store
 from modelyard_local.volumes import Claims
-from modelyard_local.warden import MARK, start_warden, sweep
 
-__all__ = ["Options", "doubt_conditions", "run_installation"]
+__all__ = ["Options", "run_installation", "set_conditions_unknown"]
 
 _DOMAIN = "cluster.local"
 _BLOCK = "address-block"
@@ -44,7 +44,7 @@ _IMAGE = "none: processes of this machine"
 
 @dataclass(frozen=True)
 class Options:
-    """What `up` is told."""
+    """The options of `up`."""
 
     state: Path
     claims: Mapping[str, Path] = field(default_factory=dict)
@@ -78,14 +78,14 @@ async def run_installation(options: Options, write: Callable[[str], None], stop:
         for folder in (state.pods, state.proxy):
             shutil.rmtree(folder, ignore_errors=True)
         state.make()
-        warden = start_warden(mark)
+        reaper = start_reaper(mark)
         try:
             with contextlib.closing(Database(state.database)) as database:
                 await _Installation(options, state, database, progress, stop).run()
         finally:
-            if warden.stdin is not None:
-                warden.stdin.close()
-            warden.wait()
+            if reaper.stdin is not None:
+                reaper.stdin.close()
+            reaper.wait()
 
 
 class _Installation:
@@ -110,7 +110,7 @@ class _Installation:
 
     async def _run(self, block: AddressBlock) -> None:
         store = Store(self._database, _utc_now)
-        doubt_conditions(store, _utc_now())
+        set_conditions_unknown(store, _utc_now())
         addresses = ServiceAddresses(
             block, self._database, lambda namespace, name: store.find(Key("Service", namespace, name)) is not None
         )
@@ -125,7 +125,7 @@ class _Installation:
         proxy = ServiceProxy(store, ports, self._state.proxy, mark=mark, now=_utc_now)
         dns = DnsServer(store, block.own, _DOMAIN)
         await dns.start()
-        machine = Machine(
+        node = Node(
             store=store,
             addresses=PodAddresses(block),
             pods=self._state.pods,
@@ -136,7 +136,7 @@ class _Installation:
             now=_utc_now,
             timing=self._options.timing,
         )
-        kubelet = Kubelet(machine)
+        kubelet = Kubelet(node)
         deployments = DeploymentController(store, _utc_now)
         settings = self._settings(addresses, ports)
         controller = Controller(LocalCluster(store, self._progress.on_applied), settings, _utc_now)
@@ -178,7 +178,7 @@ class _Installation:
         )
 
 
-def doubt_conditions(store: Store, now: datetime) -> None:
+def set_conditions_unknown(store: Store, now: datetime) -> None:
     """Make what was true before a restart Unknown: a `wait` must not believe it until it is observed again."""
     for kind in CUSTOM_KINDS:
         for obj in store.select(kind):

@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 
 from modelyard_local.objects import Key, is_terminating, key_of
-from modelyard_local.pod import Machine, PodRunner
+from modelyard_local.pod import Node, PodRunner
 from modelyard_local.store import Change
 
 __all__ = ["Kubelet"]
@@ -19,11 +19,11 @@ _LOG_INTERVAL = 10.0
 class Kubelet:
     """Starts a runner for each Pod and ends it when the Pod is marked for deletion."""
 
-    def __init__(self, machine: Machine) -> None:
-        self._machine = machine
+    def __init__(self, node: Node) -> None:
+        self._node = node
         self._runners: dict[Key, PodRunner] = {}
         self._endings: dict[Key, asyncio.Task[None]] = {}
-        machine.store.subscribe(self._on_change)
+        node.store.subscribe(self._on_change)
 
     def log_of(self, pod: Key, container: str) -> Path | None:
         """Return the file that a container of a pod writes to, or None when the pod does not run here."""
@@ -50,7 +50,7 @@ class Kubelet:
         key = key_of(change.object)
         if key.kind == "Pod":
             if change.what == "created":
-                self._runners[key] = PodRunner(self._machine, change.object)
+                self._runners[key] = PodRunner(self._node, change.object)
             elif is_terminating(change.object) and change.what != "deleted" and key not in self._endings:
                 self._endings[key] = asyncio.create_task(self._end(key), name=f"end of {key.name}")
         elif key.kind == "ConfigMap" and change.what == "configured":

@@ -1,4 +1,4 @@
-"""Small questions about objects in the form of the Kubernetes API. Pure functions."""
+"""Keys, labels and owners of objects in the form of the Kubernetes API. Pure functions."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ HEADLESS = "None"  # the clusterIP of a headless Service
 
 
 class Key(NamedTuple):
-    """What names an object."""
+    """The kind, namespace and name of an object."""
 
     kind: str
     namespace: str

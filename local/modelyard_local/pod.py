@@ -21,12 +21,12 @@ from modelyard_local.secrets import Secrets, environment_of
 from modelyard_local.store import Store
 from modelyard_local.volumes import Claims, PodVolumes, VolumeMissing, rewrite
 
-__all__ = ["Machine", "PodRunner"]
+__all__ = ["Node", "PodRunner"]
 
 
 @dataclass(frozen=True)
-class Machine:
-    """What all pods of an installation share."""
+class Node:
+    """The parts of an installation that all its pods share."""
 
     store: Store
     addresses: PodAddresses
@@ -44,17 +44,17 @@ class Machine:
 class PodRunner:
     """Runs one pod, as a kubelet does, and keeps the status of its object up to date."""
 
-    def __init__(self, machine: Machine, pod: Object) -> None:
+    def __init__(self, node: Node, pod: Object) -> None:
         self.key, self.uid = key_of(pod), str(pod["metadata"]["uid"])
-        self._machine = machine
+        self._node = node
         self._spec: Object = pod["spec"]
         self._status: Object = {}
         self._blocked: VolumeMissing | NoAddress | None = None
         self._initialized = False
         self._address: str | None = None
         self._stopping = asyncio.Event()
-        self.folder: Path = machine.pods / self.uid[:8]
-        self._volumes = PodVolumes(self.folder / "v", self._spec, machine.claims, self._config_map)
+        self.folder: Path = node.pods / self.uid[:8]
+        self._volumes = PodVolumes(self.folder / "v", self._spec, node.claims, self._config_map)
         make = [self._container(spec) for spec in self._spec.get("initContainers", [])]
         self._inits = make
         self._mains = [self._container(spec) for spec in self._spec["containers"]]
@@ -83,14 +83,14 @@ class PodRunner:
         await asyncio.gather(self._task, return_exceptions=True)
         shutil.rmtree(self.folder, ignore_errors=True)
         if self._address is not None:
-            self._machine.addresses.give_back(self._address)
-        self._machine.store.purge(self.key)
+            self._node.addresses.give_back(self._address)
+        self._node.store.purge(self.key)
 
     def _container(self, spec: Object) -> Container:
-        return Container(spec, self._machine.timing, self._machine.now, self._publish)
+        return Container(spec, self._node.timing, self._node.now, self._publish)
 
     def _config_map(self, name: str) -> Object | None:
-        return self._machine.store.find(self.key._replace(kind="ConfigMap", name=name))
+        return self._node.store.find(self.key._replace(kind="ConfigMap", name=name))
 
     async def _live(self) -> None:
         await self._prepare()
@@ -99,7 +99,7 @@ class PodRunner:
                 return
             if container in self._sidecars:
                 container.keep_running(self._launch(container))
-                await container.until_started()
+                await container.wait_until_started()
             else:
                 await container.complete(self._launch(container))
         if self._stopping.is_set():
@@ -112,16 +112,16 @@ class PodRunner:
     async def _prepare(self) -> None:
         while True:
             try:
-                self._address = self._address or self._machine.addresses.take()
+                self._address = self._address or self._node.addresses.take()
                 self.folder.mkdir(parents=True, exist_ok=True)
                 self._volumes.prepare()
                 for container in (*self._inits, *self._mains):
                     self._volumes.mounts(container.spec)
-                    environment_of(container.spec, self._machine.secrets, str)
+                    environment_of(container.spec, self._node.secrets, str)
             except (VolumeMissing, NoAddress) as error:
                 self._blocked = error
                 self._publish()
-                await asyncio.sleep(self._machine.timing.startup_interval * 5)
+                await asyncio.sleep(self._node.timing.startup_interval * 5)
             else:
                 self._blocked = None
                 self._publish()
@@ -131,13 +131,13 @@ class PodRunner:
         spec, mounts = container.spec, self._volumes.mounts(container.spec)
         termination_log = self.folder / f"{container.name}.termination"
         address = str(self._address)
-        given = {Env.HOST: address, Env.TERMINATION_LOG: str(termination_log), **self._machine.environment}
+        given = {Env.HOST: address, Env.TERMINATION_LOG: str(termination_log), **self._node.environment}
         if "/tmp" in mounts:  # noqa: S108 - the container's own; here the machine's is there too
             given["TMPDIR"] = str(mounts["/tmp"])  # noqa: S108
 
         def environment() -> dict[str, str]:
             try:
-                own = environment_of(spec, self._machine.secrets, lambda value: rewrite(value, mounts))
+                own = environment_of(spec, self._node.secrets, lambda value: rewrite(value, mounts))
             except VolumeMissing as error:
                 raise OSError(str(error)) from None
             return own | {str(name): value for name, value in given.items()}
@@ -148,7 +148,7 @@ class PodRunner:
             folder=self.folder,
             log=self.log_of(container.name),
             termination_log=termination_log,
-            mark=self._machine.mark,
+            mark=self._node.mark,
             host=address,
             grace=self._spec.get("terminationGracePeriodSeconds", 30),
         )
@@ -168,13 +168,13 @@ class PodRunner:
             flags[0] |= {"status": "False", "reason": "Unschedulable", "message": str(self._blocked)}
         self._status = {
             "phase": "Running" if self._initialized else "Pending",
-            "conditions": with_transition_times({"status": self._status}, flags, self._machine.now()),
+            "conditions": with_transition_times({"status": self._status}, flags, self._node.now()),
             "hostIP": "127.0.0.1",
             **({"podIP": self._address} if self._address else {}),
             "initContainerStatuses": [container.status() for container in self._inits],
             "containerStatuses": [container.status() for container in self._mains],
         }
-        self._machine.store.put_status(self.key, self.uid, self._status)
+        self._node.store.put_status(self.key, self.uid, self._status)
 
 
 def _status(flag: bool) -> str:

@@ -91,8 +91,8 @@ async def first_success(probe: Probe, interval: float) -> bool:
         await asyncio.sleep(min(interval, probe.period))
 
 
-async def follow(probe: Probe, verdict: Callable[[bool], None]) -> None:
-    """Probe until cancelled; give a verdict whenever one of the thresholds is met."""
+async def follow(probe: Probe, report: Callable[[bool], None]) -> None:
+    """Probe until cancelled; report success or failure whenever the threshold for it is reached."""
     await asyncio.sleep(probe.initial_delay)
     successes = failures = 0
     while True:
@@ -101,7 +101,7 @@ async def follow(probe: Probe, verdict: Callable[[bool], None]) -> None:
         else:
             successes, failures = 0, failures + 1
         if successes >= probe.successes:
-            verdict(True)
+            report(True)
         elif failures >= probe.failures:
-            verdict(False)
+            report(False)
         await asyncio.sleep(probe.period)

@@ -48,7 +48,7 @@ class Process:
 
     @property
     def alive(self) -> bool:
-        """Whether it has not been reaped yet."""
+        """True until it has been reaped."""
         return not self._ended.done()
 
     def terminate(self) -> None:
@@ -93,7 +93,7 @@ def start_process(
         environment: its variables, besides a few of this process (PATH, HOME, locale, proxies, certificates, OTEL_*).
         folder: its working directory.
         log: where standard output and error go.
-        mark: the variable by which the warden finds it.
+        mark: the variable by which the reaper finds it.
 
     Raises:
         OSError: this machine cannot start a process, or write the log.

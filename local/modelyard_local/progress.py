@@ -8,9 +8,9 @@ from datetime import datetime
 from modelyard_operator.api.kinds import CUSTOM_KINDS
 from modelyard_operator.reconcile.conditions import condition_of
 
-from modelyard_local.ignored import ignored_in
 from modelyard_local.objects import Object, key_of
 from modelyard_local.store import Change
+from modelyard_local.unsupported import unsupported_in
 
 __all__ = ["Progress"]
 
@@ -20,7 +20,7 @@ class Progress:
 
     def __init__(self, write: Callable[[str], None], now: Callable[[], datetime]) -> None:
         self._write, self._now = write, now
-        self._ignored: set[str] = set()
+        self._named: set[str] = set()
 
     def say(self, text: str) -> None:
         """Write a line with the time."""
@@ -28,9 +28,9 @@ class Progress:
 
     def on_applied(self, child: Object) -> None:
         """Name once what a rendered manifest asks for and this machine does not do."""
-        fresh = [name for name in ignored_in(child) if name not in self._ignored]
+        fresh = [name for name in unsupported_in(child) if name not in self._named]
         if fresh:
-            self._ignored.update(fresh)
+            self._named.update(fresh)
             self.say(f"not done on one machine, and ignored: {', '.join(fresh)}")
 
     def on_change(self, change: Change) -> None:

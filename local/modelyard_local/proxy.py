@@ -9,11 +9,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from modelyard_local import envoyfiles
+from modelyard_local import envoy
 from modelyard_local.addresses import can_bind
 from modelyard_local.container import Container, Launch, Timing
 from modelyard_local.endpoints import endpoints_of, is_headless
-from modelyard_local.envoyfiles import Route
+from modelyard_local.envoy import Route
 from modelyard_local.errors import LocalError
 from modelyard_local.objects import Object
 from modelyard_local.store import Change, Store
@@ -24,7 +24,7 @@ _START_SECONDS = 30.0
 
 
 class ServicePorts:
-    """Which port stands for a Service's: the same where this process may listen there, else 8000 more."""
+    """The port that stands for a Service's: the same where this process may listen there, else 8000 more."""
 
     def __init__(self, trial_address: str) -> None:
         self._address = trial_address
@@ -81,7 +81,7 @@ class ServiceProxy:
     async def start(self) -> None:
         """Start Envoy and wait until it has read its files. Raises LocalError."""
         self._folder.mkdir(parents=True, exist_ok=True)
-        self._write("bootstrap.json", envoyfiles.bootstrap(self._folder))
+        self._write("bootstrap.json", envoy.bootstrap(self._folder))
         self._update()
         log = self._folder / "envoy.log"
         flags = ("--disable-hot-restart", "--concurrency", "1", "--drain-time-s", "1", "--log-level", "warning")
@@ -122,9 +122,9 @@ class ServiceProxy:
         routes = routes_of(self._store.select("Service"), self._store.select("Pod"), self._ports)
         # In this order: what refers comes after what is referred to.
         for route in routes:
-            self._write(envoyfiles.endpoint_file(route), envoyfiles.endpoints(route))
-        self._write("cds.json", envoyfiles.clusters(routes, self._folder))
-        self._write("lds.json", envoyfiles.listeners(routes))
+            self._write(envoy.endpoint_file(route), envoy.endpoints(route))
+        self._write("cds.json", envoy.clusters(routes, self._folder))
+        self._write("lds.json", envoy.listeners(routes))
 
     def _write(self, name: str, content: dict[str, Any]) -> None:
         text = json.dumps(content)

@@ -17,7 +17,7 @@ __all__ = ["Secrets", "environment_of"]
 
 @dataclass(frozen=True)
 class Secrets:
-    """Which folder stands for a Secret."""
+    """The folders that stand for Secrets."""
 
     root: Path
     """Holds a folder per Secret."""

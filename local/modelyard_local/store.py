@@ -20,9 +20,9 @@ from modelyard_operator.reconcile.conditions import timestamp
 from modelyard_local.database import Database
 from modelyard_local.objects import HEADLESS, Key, Object, is_terminating, key_of, matches, owner_uids
 
-__all__ = ["Change", "Store", "Verdict"]
+__all__ = ["Change", "OperationResult", "Store"]
 
-Verdict = Literal["created", "configured", "unchanged"]
+OperationResult = Literal["created", "configured", "unchanged"]
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Store:
         """Return whether a living object has this uid."""
         return any(obj["metadata"]["uid"] == uid for obj in self._objects.values())
 
-    def put(self, manifest: Object) -> tuple[Object, Verdict]:
+    def put(self, manifest: Object) -> tuple[Object, OperationResult]:
         """Create an object or replace what the manifest says of it; return it, and what happened.
 
         Identity and status stay; the generation rises when something besides metadata and status changed.

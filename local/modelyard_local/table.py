@@ -1,4 +1,4 @@
-"""What `get` prints: the columns that kubectl prints, computed as kubectl computes them. Pure functions."""
+"""The tables of `get`: the columns that kubectl prints, computed as kubectl computes them. Pure functions."""
 
 from __future__ import annotations
 

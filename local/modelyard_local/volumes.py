@@ -26,7 +26,7 @@ class VolumeMissing(Exception):
 
 @dataclass(frozen=True)
 class Claims:
-    """Which folder stands for a PersistentVolumeClaim."""
+    """The folders that stand for PersistentVolumeClaims."""
 
     default: Path
     """Holds a folder per claim that is not given by name."""

@@ -1,4 +1,4 @@
-"""What every test of local mode starts from."""
+"""The folder that every test of local mode starts from."""
 
 from __future__ import annotations
 

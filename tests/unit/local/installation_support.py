@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from modelyard_local.warden import marked
+from modelyard_local.reaper import marked
 from waiting import eventually
 
 SECONDS = 100.0
@@ -22,7 +22,7 @@ SECONDS = 100.0
 
 @dataclass
 class Result:
-    """What a command printed, and how it ended."""
+    """The output and the exit code of a command."""
 
     code: int
     out: str

@@ -17,13 +17,13 @@ from modelyard_local.database import Database
 from modelyard_local.deployments import DeploymentController
 from modelyard_local.kubelet import Kubelet
 from modelyard_local.objects import Key, is_ready
-from modelyard_local.pod import Machine
+from modelyard_local.pod import Node
 from modelyard_local.proxy import ServicePorts, ServiceProxy
+from modelyard_local.reaper import MARK, sweep
 from modelyard_local.secrets import Secrets
 from modelyard_local.state import StateFolder
 from modelyard_local.store import Store
 from modelyard_local.volumes import Claims
-from modelyard_local.warden import MARK, sweep
 
 Object = dict[str, Any]
 SECONDS = 60.0
@@ -113,7 +113,7 @@ class Rig:
     """A store with a supervisor, and no operator."""
 
     store: Store
-    machine: Machine
+    node: Node
     kubelet: Kubelet
     addresses: ServiceAddresses
     ports: ServicePorts
@@ -159,7 +159,7 @@ async def rig(folder: Path, *, proxy: bool = False, timing: Timing | None = None
         addresses = ServiceAddresses(block, database, lambda *_: True)
         store.give_addresses(addresses.of)
         ports = ServicePorts(block.own)
-        machine = Machine(
+        node = Node(
             store=store,
             addresses=PodAddresses(block),
             pods=state.pods,
@@ -170,7 +170,7 @@ async def rig(folder: Path, *, proxy: bool = False, timing: Timing | None = None
             now=now,
             timing=timing or Timing(backoff_first=0.2),
         )
-        kubelet = Kubelet(machine)
+        kubelet = Kubelet(node)
         tasks = [asyncio.create_task(DeploymentController(store, now).run())]
         service_proxy = None
         if proxy:
@@ -178,7 +178,7 @@ async def rig(folder: Path, *, proxy: bool = False, timing: Timing | None = None
             await service_proxy.start()
             tasks.append(asyncio.create_task(service_proxy.run()))
         try:
-            yield Rig(store, machine, kubelet, addresses, ports, service_proxy)
+            yield Rig(store, node, kubelet, addresses, ports, service_proxy)
             assert not any(task.done() for task in tasks)
         finally:
             for task in tasks:

@@ -1,4 +1,4 @@
-"""What happens to processes whose supervisor is killed, and to ports that are taken."""
+"""Processes whose supervisor is killed, and ports that are taken."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from modelyard_local.addresses import AddressBlock, check_ports
 from modelyard_local.errors import LocalError
 from modelyard_local.process import start_process
 from modelyard_local.proxy import ServicePorts
-from modelyard_local.warden import marked, sweep
+from modelyard_local.reaper import marked, sweep
 from waiting import eventually
 
 SUPERVISOR = r"""
 import asyncio, pathlib, sys
 from modelyard_local.process import start_process
-from modelyard_local.warden import MARK, start_warden
+from modelyard_local.reaper import MARK, start_reaper
 
 GRANDCHILD = "import time; time.sleep(600)"
 CHILD = (
@@ -30,8 +30,8 @@ CHILD = (
 )
 
 async def main(folder):
-    if "--warden" in sys.argv:
-        start_warden(str(folder))
+    if "--reaper" in sys.argv:
+        start_reaper(str(folder))
     command = ["python", "-c", CHILD % GRANDCHILD]
     start_process(command, {}, folder=folder, log=folder / "log", mark={MARK: str(folder)})
     await asyncio.sleep(600)
@@ -54,7 +54,7 @@ def start(folder: Path, *flags: str) -> subprocess.Popen[bytes]:
 
 def test_nobody_outlives_a_killed_supervisor(folder: Path) -> None:
     """Not even a grandchild in a session of its own."""
-    process = start(folder, "--warden")
+    process = start(folder, "--reaper")
 
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
@@ -62,7 +62,7 @@ def test_nobody_outlives_a_killed_supervisor(folder: Path) -> None:
     eventually(lambda: not marked(str(folder)), what="all end")
 
 
-def test_children_die_without_the_warden_and_a_sweep_ends_the_rest(folder: Path) -> None:
+def test_children_die_without_the_reaper_and_a_sweep_ends_the_rest(folder: Path) -> None:
     """The kernel ends the child; the grandchild is what the next `up` finds and ends."""
     process = start(folder)
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from modelyard_local.documents import read_documents
 from modelyard_local.errors import LocalError
-from modelyard_local.ignored import ignored_in
 from modelyard_local.table import age, find_kind, json_path, rows
+from modelyard_local.unsupported import unsupported_in
 from modelyard_local.volumes import PodVolumes, rewrite
 from unit.local.support import container, deployment
 
@@ -231,6 +231,6 @@ def test_what_is_ignored_is_named() -> None:
     """Fields of the pod that one machine does nothing with, and kinds it does not know."""
     obj = deployment("web", container() | {"resources": {"limits": {"memory": "1Gi"}}}, nodeSelector={"disk": "fast"})
 
-    assert ignored_in(obj) == ["containers.resources", "nodeSelector"]
-    assert ignored_in({"kind": "PodDisruptionBudget", "spec": {}}) == ["PodDisruptionBudget"]
-    assert ignored_in({"kind": "ConfigMap", "data": {"a": "b"}}) == []
+    assert unsupported_in(obj) == ["containers.resources", "nodeSelector"]
+    assert unsupported_in({"kind": "PodDisruptionBudget", "spec": {}}) == ["PodDisruptionBudget"]
+    assert unsupported_in({"kind": "ConfigMap", "data": {"a": "b"}}) == []

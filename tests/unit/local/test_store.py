@@ -15,7 +15,7 @@ from modelyard_local.addresses import AddressBlock, ServiceAddresses
 from modelyard_local.cluster import LocalCluster
 from modelyard_local.database import Database
 from modelyard_local.errors import LocalError
-from modelyard_local.installation import doubt_conditions
+from modelyard_local.installation import set_conditions_unknown
 from modelyard_local.objects import Key
 from modelyard_local.store import Change, Store
 from modelyard_local.table import find_kind, rows
@@ -64,9 +64,9 @@ def child(kind: str, name: str, owner: dict[str, Any]) -> dict[str, Any]:
 def test_a_new_object_gets_an_identity(folder: Path) -> None:
     """As from an API server."""
     with opened(folder) as store:
-        live, verdict = store.put(manifest())
+        live, result = store.put(manifest())
 
-    assert verdict == "created"
+    assert result == "created"
     assert live["metadata"]["generation"] == 1
     assert live["metadata"]["creationTimestamp"] == "2026-05-01T12:00:00Z"
     assert live["metadata"]["uid"]
@@ -79,15 +79,15 @@ def test_the_generation_rises_with_the_spec_alone(folder: Path) -> None:
         labelled = manifest()
         labelled["metadata"]["labels"] = {"team": "a"}
 
-        verdicts = [store.put(manifest())[1], store.put(labelled)[1]]
+        results = [store.put(manifest())[1], store.put(labelled)[1]]
         store.put_status(MODEL, first["metadata"]["uid"], {"url": "http://x"})
         before = store.find(MODEL)
-        after, verdict = store.put(manifest(replicas=2))
+        after, result = store.put(manifest(replicas=2))
 
-    assert verdicts == ["unchanged", "configured"]
+    assert results == ["unchanged", "configured"]
     assert before is not None
     assert before["metadata"]["generation"] == 1
-    assert (verdict, after["metadata"]["generation"], after["status"]) == ("configured", 2, {"url": "http://x"})
+    assert (result, after["metadata"]["generation"], after["status"]) == ("configured", 2, {"url": "http://x"})
     assert after["metadata"]["uid"] == first["metadata"]["uid"]
 
 
@@ -149,7 +149,7 @@ def test_what_callers_get_is_theirs(folder: Path) -> None:
 
 
 def test_conditions_are_in_doubt_after_a_restart(folder: Path) -> None:
-    """What was false stays; nothing that was true is believed."""
+    """Nothing that was true is believed; the rest stays."""
     conditions = [
         {
             "type": "Ready",
@@ -172,7 +172,7 @@ def test_conditions_are_in_doubt_after_a_restart(folder: Path) -> None:
         live, _ = store.put(manifest())
         store.put_status(MODEL, live["metadata"]["uid"], {"conditions": conditions})
 
-        doubt_conditions(store, NOW)
+        set_conditions_unknown(store, NOW)
         after = store.find(MODEL)
 
     assert after is not None

@@ -120,7 +120,7 @@ async def test_a_container_that_crashes_backs_off_and_says_why(folder: Path) -> 
 
 
 async def test_the_log_stands_in_for_a_missing_termination_message(folder: Path) -> None:
-    """Where the container asks for that."""
+    """Only where the container asks for that."""
     main = container("raise SystemExit('the last words')") | {"terminationMessagePolicy": "FallbackToLogsOnError"}
     async with rig(folder) as world:
         world.store.put(deployment("web", main))

@@ -1,4 +1,4 @@
-"""What a manifest asks for and one machine does not do: said once by name, instead of passed over in silence."""
+"""The kinds and fields that local mode does not support: said once by name, not passed over in silence."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from modelyard_local.objects import Object
 
-__all__ = ["ignored_in"]
+__all__ = ["unsupported_in"]
 
 _PROBE = dict.fromkeys(("httpGet", "initialDelaySeconds", "periodSeconds", "timeoutSeconds", "successThreshold")) | {
     "failureThreshold": None
@@ -37,8 +37,8 @@ _KNOWN: Mapping[str, Mapping[str, object]] = {
 }
 
 
-def ignored_in(obj: Object) -> list[str]:
-    """Return the names of what is ignored in a child: kinds and fields, such as `containers.resources`."""
+def unsupported_in(obj: Object) -> list[str]:
+    """Return the names of a child's unsupported kinds and fields, such as `containers.resources`."""
     known = _KNOWN.get(obj["kind"])
     if known is None:
         return [obj["kind"]]

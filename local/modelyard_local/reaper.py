@@ -1,9 +1,9 @@
-"""Ends what an installation left behind: what the kernel's parent-death signal does not reach, such as grandchildren.
+"""The reaper kills what an installation leaves behind: processes that the kernel's parent-death signal does not reach.
 
-Every process of an installation carries a mark in its environment, which its own children inherit. The warden waits
+Every process of an installation carries a mark in its environment, which its own children inherit. The reaper waits
 for the supervisor's end of a pipe to close, however that comes about, then kills every process with the mark.
 
-Usage: python -I -S warden.py MARK, with the pipe as standard input.
+Usage: python -I -S reaper.py MARK, with the pipe as standard input.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 
-__all__ = ["MARK", "marked", "start_warden", "sweep"]
+__all__ = ["MARK", "marked", "start_reaper", "sweep"]
 
 MARK = "MODELYARD_LOCAL_STATE"  # = the state folder
 _SECONDS = 10.0
@@ -52,14 +52,14 @@ def sweep(mark: str) -> int:
     return len(killed)
 
 
-def start_warden(mark: str) -> subprocess.Popen[bytes]:
-    """Start the warden of this process. It ends by itself once its standard input is closed."""
+def start_reaper(mark: str) -> subprocess.Popen[bytes]:
+    """Start the reaper of this process. It ends by itself once its standard input is closed."""
     return subprocess.Popen(
         [sys.executable, "-I", "-S", __file__, mark],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        start_new_session=True,  # a Ctrl-C in the terminal is not for the warden
+        start_new_session=True,  # a Ctrl-C in the terminal is not for the reaper
     )
 
 
