@@ -1,35 +1,19 @@
-"""What is compared: how each server is installed, started and asked."""
+"""The servers that are compared, and how each is installed and started."""
 
 from __future__ import annotations
 
 import json
 import os
-import struct
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from modelyard_runtime.protocols.grpc.messages import SERVICE, Messages
-
-__all__ = ["ECHO", "GRPC_ECHO", "SERVERS", "Ports", "Request", "Server"]
+__all__ = ["ECHO", "GRPC_ECHO", "SERVERS", "Ports", "Server"]
 
 HERE = Path(__file__).parent
-Rows = Sequence[Sequence[float]]
-_GRPC_PATH = f"/{SERVICE}/ModelInfer"
-
-
-@dataclass(frozen=True)
-class Request:
-    """What a client posts; with `grpc`, one framed message to the server's gRPC port."""
-
-    path: str
-    body: bytes
-    headers: Mapping[str, str] = field(default_factory=lambda: {"Content-Type": "application/json"})
-    grpc: bool = False
 
 
 @dataclass(frozen=True)
@@ -41,73 +25,26 @@ class Ports:
     metrics: int
 
 
-def _json(path: str, data: Any) -> Request:
-    return Request(path, json.dumps(data).encode())
-
-
-def seed(rows: Rows) -> Request:
-    """Our own API."""
-    if len(rows) == 1:
-        return _json("/predict", {"features": list(rows[0])})
-    return _json("/predict/batch", {"instances": rows})
-
-
-def v2(rows: Rows) -> Request:
-    """The Open Inference Protocol as JSON."""
-    tensor = {"name": "predict", "shape": [len(rows), len(rows[0])], "datatype": "FP64", "data": rows}
-    return _json("/v2/models/m/infer", {"inputs": [tensor]})
-
-
-def v2_binary(rows: Rows) -> Request:
-    """The Open Inference Protocol with its binary tensor data extension."""
-    raw = np.array(rows).tobytes()
-    tensor = {"name": "predict", "shape": [len(rows), len(rows[0])], "datatype": "FP64"}
-    tensor["parameters"] = {"binary_data_size": len(raw)}
-    head = json.dumps({"inputs": [tensor], "parameters": {"binary_data_output": True}}).encode()
-    return Request("/v2/models/m/infer", head + raw, {"Inference-Header-Content-Length": str(len(head))})
-
-
-def v1(rows: Rows) -> Request:
-    """The protocol of KServe and TensorFlow Serving."""
-    return _json("/v1/models/m:predict", {"instances": rows})
-
-
-def grpc(rows: Rows) -> Request:
-    """The Open Inference Protocol over gRPC, its tensor as raw bytes."""
-    message = Messages().methods["ModelInfer"][0](model_name="m")
-    message.inputs.add(name="predict", datatype="FP64", shape=[len(rows), len(rows[0])])
-    message.raw_input_contents.append(np.array(rows).tobytes())
-    data = message.SerializeToString()
-    headers = {"Content-Type": "application/grpc", "te": "trailers"}
-    return Request(_GRPC_PATH, struct.pack(">BI", 0, len(data)) + data, headers, grpc=True)
-
-
-def _bento(rows: Rows) -> Request:
-    return _json("/predict", {"instances": rows})
-
-
 @dataclass(frozen=True)
 class Server:
-    """One server, and one of the ways to ask it. `command(model, ports, folder)` starts it on a folder of models."""
+    """One server. `command(model, ports, folder)` starts it on a folder of models, with a scratch folder of its own."""
 
     name: str
-    request: Callable[[Rows], Request]
     ready: str
+    """The path that answers 200 once it is ready; none: it is ready when its gRPC port accepts connections."""
     command: Callable[[Path, Ports, Path], list[str]]
     environment: Callable[[Path, Ports], Mapping[str, str]] = field(default=lambda _model, _ports: {})
     home: str = ""
-    """Its environment, by the name that scripts/bench gives it; none for what needs no other than the benchmark's."""
-    like: str = ""
-    """Of a peer: which of ours answers the same requests."""
+    """Its environment, by the name that scripts/bench gives it; none for one that runs in the benchmark's own."""
     statistics: str = ""
-    """The path of the protocol's statistics, where the server has them."""
+    """The path of the statistics of OIP v2, where the server has them."""
 
     def python(self, cache: Path) -> str:
         """Return the interpreter that runs it."""
         return str(cache / self.home / "bin/python") if self.home else sys.executable
 
 
-def _ours(name: str, request: Callable[[Rows], Request], artifact: str = "model.skops", **settings: str) -> Server:
+def _ours(name: str, artifact: str = "model.skops", **settings: str) -> Server:
     def command(model: Path, _ports: Ports, folder: Path) -> list[str]:
         fetch = [sys.executable, "-m", "modelyard_runtime.artifacts", f"file://{model}/{artifact}"]
         quiet = os.environ | {"MODELYARD_TERMINATION_LOG": os.devnull}
@@ -116,6 +53,7 @@ def _ours(name: str, request: Callable[[Rows], Request], artifact: str = "model.
 
     def environment(_model: Path, ports: Ports) -> dict[str, str]:
         return {
+            "PYTHONPATH": str(HERE.parents[1] / "runtime"),
             "MODELYARD_MODEL_NAME": "m",
             "MODELYARD_HOST": "127.0.0.1",
             "MODELYARD_PORT": str(ports.http),
@@ -123,8 +61,7 @@ def _ours(name: str, request: Callable[[Rows], Request], artifact: str = "model.
             **settings,
         }
 
-    statistics = "/v2/models/m/stats"
-    return Server(name, request, "/health/ready", command, environment, home="modelyard", statistics=statistics)
+    return Server(name, "/health/ready", command, environment, home="modelyard", statistics="/v2/models/m/stats")
 
 
 def _mlserver(model: Path, ports: Ports, folder: Path) -> list[str]:
@@ -148,40 +85,30 @@ def _mlserver(model: Path, ports: Ports, folder: Path) -> list[str]:
     return ["-c", "from mlserver.cli import main; main()", "start", str(folder)]
 
 
+def _kserve(model: Path, ports: Ports, _folder: Path) -> list[str]:
+    return [str(HERE / "kserve_server.py"), str(model / "model.joblib"), str(ports.http)]
+
+
+def _bentoml(_model: Path, ports: Ports, _folder: Path) -> list[str]:
+    serve = ["-m", "bentoml", "serve", "bentoml_service:Service", "--working-dir", str(HERE)]
+    return [*serve, "--host", "127.0.0.1", "--port", str(ports.http)]
+
+
+def _bentoml_environment(model: Path, _ports: Ports) -> dict[str, str]:
+    return {"MODEL": str(model / "model.joblib"), "BENTOML_DO_NOT_TRACK": "True"}
+
+
 SERVERS = {
     server.name: server
     for server in (
-        _ours("modelyard", seed),
-        _ours("modelyard, native format", seed, "model.json"),
-        _ours("modelyard, v2", v2),
-        _ours("modelyard, v2 binary", v2_binary),
-        _ours("modelyard, v1", v1),
-        _ours("modelyard, gRPC", grpc),
-        _ours("modelyard, without batching", seed, MODELYARD_BATCH_MAX_ROWS="1"),
-        Server("mlserver", v2, "/v2/models/m/ready", _mlserver, home="mlserver", like="modelyard, v2"),
-        Server("mlserver, gRPC", grpc, "/v2/models/m/ready", _mlserver, home="mlserver", like="modelyard, gRPC"),
-        Server(
-            "kserve",
-            v1,
-            "/v1/models/m",
-            lambda model, ports, _: [str(HERE / "kserve_server.py"), str(model / "model.joblib"), str(ports.http)],
-            home="kserve",
-            like="modelyard, v1",
-        ),
-        Server(
-            "bentoml",
-            _bento,
-            "/readyz",
-            lambda _model, ports, _: [
-                *("-m", "bentoml", "serve", "bentoml_service:Service", "--working-dir", str(HERE)),
-                *("--host", "127.0.0.1", "--port", str(ports.http)),
-            ],
-            lambda model, _: {"MODEL": str(model / "model.joblib"), "BENTOML_DO_NOT_TRACK": "True"},
-            home="bentoml",
-            like="modelyard",
-        ),
+        _ours("modelyard"),
+        _ours("modelyard, native format", "model.json"),
+        _ours("modelyard, without batching", MODELYARD_BATCH_MAX_ROWS="1"),
+        Server("mlserver", "/v2/models/m/ready", _mlserver, home="mlserver"),
+        Server("kserve", "/v1/models/m", _kserve, home="kserve"),
+        Server("bentoml", "/readyz", _bentoml, _bentoml_environment, home="bentoml"),
     )
 }
 
-ECHO = Server("echo", seed, "/", lambda _model, ports, _: [str(HERE / "echo.py"), str(ports.http)])
-GRPC_ECHO = Server("echo, gRPC", grpc, "", lambda _model, ports, _: [str(HERE / "grpc_echo.py"), str(ports.grpc)])
+ECHO = Server("echo", "/", lambda _model, ports, _: [str(HERE / "echo.py"), str(ports.http)])
+GRPC_ECHO = Server("echo, gRPC", "", lambda _model, ports, _: [str(HERE / "grpc_echo.py"), str(ports.grpc)])
