@@ -22,7 +22,7 @@ FROM ${BASE_IMAGE}
 LABEL org.opencontainers.image.title="Modelyard router" org.opencontainers.image.licenses="Apache-2.0"
 COPY --from=packages /opt/venv /opt/venv
 COPY --from=source /opt/modelyard /opt/modelyard
-# /tmp is the one place that a pod may write to. LOGNAME: libraries that ask who they are (kopf does) look there before they
+# /tmp is the one place that a pod may write to. LOGNAME: libraries that ask who they are look there before they
 # look into /etc/passwd, which does not know this user.
 ENV PATH=/opt/venv/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
     HOME=/tmp \

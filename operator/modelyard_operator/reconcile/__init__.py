@@ -1,1 +1,1 @@
-"""Level-triggered loops: observe, render, apply, report. Knows the verbs, and neither HTTP nor kopf."""
+"""Level-triggered loops: observe, render, apply, report. Knows the verbs, and nothing of HTTP."""

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
-from typing import Protocol
 
 from modelyard_runtime.contract import ANNOTATION_ROUTER_VERSION, RouterFile
 
@@ -18,17 +16,14 @@ from modelyard_operator.experiment.buckets import Segment
 from modelyard_operator.manifests.abtest import read_annotations, render_abtest, router_config, router_name
 from modelyard_operator.manifests.common import COMPONENT_ROUTER, LABEL_REVISION, selector_labels
 from modelyard_operator.manifests.modeldeployment import served_name
-from modelyard_operator.manifests.settings import Settings
-from modelyard_operator.reconcile.children import NameConflict, NamesakeLeaving, apply_children, find_children
-from modelyard_operator.reconcile.conditions import Verdict, condition_of, conditions_from, ready_from, write_status
+from modelyard_operator.reconcile.children import NameConflict, NamesakeLeaving, apply_children, find_children, is_child
+from modelyard_operator.reconcile.conditions import Verdict, condition_of, conditions_from, ready_from
+from modelyard_operator.reconcile.context import Context
 from modelyard_operator.reconcile.pods import failure_among, is_ready, of_revision
+from modelyard_operator.reconcile.refusals import reason_of_refusal
 from modelyard_operator.reconcile.verbs import Cluster, Object, Rejected
 
 __all__ = ["next_split", "previous_split", "reconcile_abtest", "weights_applied"]
-
-_SOON = 0.2
-_WAIT = 5.0
-_PATIENCE = 30.0
 
 
 class Blocked(Exception):
@@ -57,7 +52,7 @@ class Models:
     versions: dict[str, str | None] = field(default_factory=dict)
 
 
-async def reconcile_abtest(cluster: Cluster, settings: Settings, owner: Object, now: datetime) -> float | None:
+async def reconcile_abtest(context: Context, owner: Object) -> float | None:
     """Render, apply, observe and report one ABTest.
 
     Returns:
@@ -67,7 +62,7 @@ async def reconcile_abtest(cluster: Cluster, settings: Settings, owner: Object, 
         Unavailable: the cluster did not answer; nothing is lost, try again.
     """
     try:
-        return await _reconcile(cluster, settings, owner, now)
+        return await _reconcile(context, owner)
     except InvalidManifest as error:
         blocked = Blocked("InvalidSpec", str(error))
     except NameConflict as conflict:
@@ -75,14 +70,16 @@ async def reconcile_abtest(cluster: Cluster, settings: Settings, owner: Object, 
     except NamesakeLeaving as leaving:
         blocked = Blocked("NamesakeLeaving", str(leaving), look_again=1.0)
     except Rejected as error:
-        blocked = Blocked("RouterRejected", f"the cluster refused it: {error}", look_again=60.0)
+        reason = reason_of_refusal(error) or "RouterRejected"
+        blocked = Blocked(reason, f"the cluster refused it: {error}", look_again=60.0)
     except Blocked as error:
         blocked = error
-    await _report_blocked(cluster, owner, blocked, now)
-    return blocked.look_again
+    held = await _report_blocked(context, owner, blocked)
+    return blocked.look_again if held is None else held
 
 
-async def _reconcile(cluster: Cluster, settings: Settings, owner: Object, now: datetime) -> float | None:
+async def _reconcile(context: Context, owner: Object) -> float | None:
+    cluster, settings = context.cluster, context.settings
     name, namespace = owner["metadata"]["name"], owner["metadata"]["namespace"]
     spec = ABTestSpec.parse(owner["spec"])
     keys = [("ConfigMap", router_name(name)), ("Service", name), ("Deployment", router_name(name))]
@@ -104,10 +101,13 @@ async def _reconcile(cluster: Cluster, settings: Settings, owner: Object, now: d
     live = await apply_children(cluster, owner, others, also_kept=keys[:1])
     deployment = live["Deployment", router_name(name)]
     router = _router_available(deployment, pods)
-    applied = await weights_applied(cluster, pods, version)
-    variants = [] if held is None else [held]
-    verdicts = [router, applied, *variants]
-    ready = ready_from(verdicts)
+    ready_pods = [pod for pod in pods if is_ready(pod)]
+    states = context.routers.states(namespace, name, ready_pods, version)
+    if states is None:
+        return None  # they are being asked: their answers have this run again
+    applied = weights_applied(states, version)
+    variants = held or Verdict("VariantsAvailable", ok=True, reason="Serving")
+    verdicts = [router, applied, variants]
     weights = bucket_maps.sizes(split.buckets)
     status = {
         "observedGeneration": owner["metadata"]["generation"],
@@ -122,19 +122,9 @@ async def _reconcile(cluster: Cluster, settings: Settings, owner: Object, now: d
             | ({"version": version} if (version := models.versions[variant.model_deployment]) else {})
             for variant in spec.variants
         ],
-        "conditions": conditions_from(owner, [router, applied, ready], now),
+        "conditions": conditions_from(owner, [*verdicts, ready_from(verdicts)], context.now()),
     }
-    await write_status(cluster, owner, status)
-    return None if applied.ok else _ask_again(condition_of({"status": status}, applied.type) or {}, now)
-
-
-def _ask_again(applied: Object, now: datetime) -> float:
-    """Return when to ask the routers again: Envoy's acknowledgement is no event of the cluster.
-
-    Often while it is about to come, and less often when something holds it up.
-    """
-    since = datetime.strptime(applied["lastTransitionTime"], "%Y-%m-%dT%H:%M:%S%z")
-    return _SOON if (now - since).total_seconds() < _PATIENCE else _WAIT
+    return await context.status.write(owner, status)
 
 
 async def _observe_models(cluster: Cluster, namespace: str, spec: ABTestSpec) -> Models:
@@ -228,25 +218,20 @@ def _router_available(deployment: Object, pods: list[Object]) -> Verdict:
     return Verdict("RouterAvailable", ok=False, reason="Starting", message="no router is ready yet")
 
 
-class Routers(Protocol):
-    """The verb of `Cluster` that asks router pods."""
+def weights_applied(states: Sequence[Object | None], version: str) -> Verdict:
+    """Return whether every ready router has a version of the configuration.
 
-    async def router_state(self, pod: Object) -> Object | None:
-        """Return what a router pod says that Envoy has acknowledged."""
-        ...
-
-
-async def weights_applied(cluster: Routers, pods: list[Object], version: str) -> Verdict:
-    """Return whether every ready router has a version of the configuration."""
-    ready = [pod for pod in pods if is_ready(pod)]
-    states = await asyncio.gather(*(cluster.router_state(pod) for pod in ready))
+    Args:
+        states: what each says of itself; None where one does not answer.
+        version: of the configuration.
+    """
     for state in states:
         if state is not None and state.get("error"):
             return Verdict("WeightsApplied", ok=False, reason="RouterRejected", message=str(state["error"]))
     have = sum(1 for state in states if state is not None and state.get("version") == version)
-    if ready and have == len(ready):
+    if states and have == len(states):
         return Verdict("WeightsApplied", ok=True, reason="Applied", message=f"{have} routers have the weights")
-    message = f"{have} of {len(ready)} routers have the weights"
+    message = f"{have} of {len(states)} routers have the weights"
     return Verdict("WeightsApplied", ok=False, reason="Applying", message=message)
 
 
@@ -255,20 +240,22 @@ def _summary(weights: Mapping[str, int], control: str) -> str:
     return ", ".join(f"{name} {weights[name] / 100:g}%" for name in ordered)
 
 
-async def _report_blocked(cluster: Cluster, owner: Object, blocked: Blocked, now: datetime) -> None:
+async def _report_blocked(context: Context, owner: Object, blocked: Blocked) -> float | None:
     """Say why the spec is not being carried out; the routers, where there are any, go on with what they have."""
-    verdicts = []
-    for type_ in ("RouterAvailable", "WeightsApplied"):
-        before = condition_of(owner, type_)
-        if before is not None and type_ == "RouterAvailable":
-            verdicts.append(Verdict(type_, before["status"] == "True", before["reason"], before["message"]))
-        else:
-            verdicts.append(Verdict(type_, ok=False, reason=blocked.reason, message=blocked.message))
-    conditions = conditions_from(owner, [*verdicts, ready_from(verdicts)], now)
+    name, namespace = owner["metadata"]["name"], owner["metadata"]["namespace"]
+    deployment = await context.cluster.get("Deployment", namespace, router_name(name))
+    if deployment is not None and is_child(owner, deployment):
+        pods = await context.cluster.list("Pod", namespace, selector_labels(COMPONENT_ROUTER, name))
+        router = _router_available(deployment, pods)
+    else:
+        router = Verdict("RouterAvailable", ok=False, reason=blocked.reason, message=blocked.message)
+    waits = blocked.reason in ("UnknownModelDeployment", "VariantNotAvailable")
+    types = ("VariantsAvailable", "WeightsApplied") if waits else ("WeightsApplied",)
+    verdicts = [router, *(Verdict(type_, ok=False, reason=blocked.reason, message=blocked.message) for type_ in types)]
     status = {
         "phase": "Pending",
         **owner.get("status", {}),
         "observedGeneration": owner["metadata"]["generation"],
-        "conditions": conditions,
+        "conditions": conditions_from(owner, [*verdicts, ready_from(verdicts)], context.now()),
     }
-    await write_status(cluster, owner, status)
+    return await context.status.write(owner, status)

@@ -9,7 +9,15 @@ from modelyard_operator.api.kinds import CUSTOM_KINDS
 from modelyard_operator.manifests.common import LABEL_NAME
 from modelyard_operator.reconcile.verbs import Cluster, Object
 
-__all__ = ["CHILD_KINDS", "NameConflict", "NamesakeLeaving", "apply_children", "controller_of", "find_children"]
+__all__ = [
+    "CHILD_KINDS",
+    "NameConflict",
+    "NamesakeLeaving",
+    "apply_children",
+    "controller_of",
+    "find_children",
+    "is_child",
+]
 
 CHILD_KINDS = ("Deployment", "Service", "ConfigMap")
 
@@ -26,6 +34,12 @@ def controller_of(obj: Object) -> Object | None:
     """Return the controlling owner reference, or None."""
     references: list[Object] = obj["metadata"].get("ownerReferences", [])
     return next((reference for reference in references if reference.get("controller")), None)
+
+
+def is_child(owner: Object, obj: Object) -> bool:
+    """Return whether an object is controlled by this very custom resource."""
+    controller = controller_of(obj)
+    return controller is not None and controller["uid"] == owner["metadata"]["uid"]
 
 
 async def find_children(
@@ -48,7 +62,7 @@ async def find_children(
 async def _check_ownership(cluster: Cluster, owner: Object, obj: Object) -> None:
     kind, name = obj["kind"], obj["metadata"]["name"]
     controller = controller_of(obj)
-    if controller is not None and controller["uid"] == owner["metadata"]["uid"]:
+    if is_child(owner, obj):
         if obj["metadata"].get("deletionTimestamp"):
             raise NamesakeLeaving(f"{kind} {name} is being deleted; it will be made anew")
         return
@@ -68,8 +82,12 @@ async def apply_children(
     cluster: Cluster, owner: Object, rendered: Sequence[Object], *, also_kept: Sequence[tuple[str, str]] = ()
 ) -> dict[tuple[str, str], Object]:
     """Apply the rendered objects, delete what was rendered once and is not now; return them live, by kind and name."""
-    applied = await asyncio.gather(*(cluster.apply(child) for child in rendered))
-    live = {(child["kind"], child["metadata"]["name"]): obj for child, obj in zip(rendered, applied, strict=True)}
+    live: dict[tuple[str, str], Object] = {}
+    # Pods come last: where another has the name of a Service, nothing is started that nobody could reach.
+    for first in (True, False):
+        step = [child for child in rendered if (child["kind"] != "Deployment") is first]
+        applied = await asyncio.gather(*(cluster.apply(child) for child in step))
+        live |= {(child["kind"], child["metadata"]["name"]): obj for child, obj in zip(step, applied, strict=True)}
     await _prune(cluster, owner, kept={*live, *also_kept})
     return live
 
@@ -80,7 +98,5 @@ async def _prune(cluster: Cluster, owner: Object, *, kept: set[tuple[str, str]])
     lists = await asyncio.gather(*(cluster.list(kind, metadata["namespace"], labels) for kind in CHILD_KINDS))
     for kind, objects in zip(CHILD_KINDS, lists, strict=True):
         for obj in objects:
-            controller = controller_of(obj)
-            ours = controller is not None and controller["uid"] == metadata["uid"]
-            if ours and (kind, obj["metadata"]["name"]) not in kept:
+            if is_child(owner, obj) and (kind, obj["metadata"]["name"]) not in kept:
                 await cluster.delete(kind, metadata["namespace"], obj["metadata"]["name"], obj["metadata"]["uid"])

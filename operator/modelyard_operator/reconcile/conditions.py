@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -12,16 +12,19 @@ from modelyard_operator.api.kinds import GROUP_VERSION
 from modelyard_operator.reconcile.verbs import Cluster, Object
 
 __all__ = [
+    "StatusWriter",
     "Verdict",
     "condition_of",
     "conditions_from",
     "ready_from",
     "timestamp",
     "with_transition_times",
-    "write_status",
 ]
 
 _LOG = logging.getLogger("modelyard.operator")
+
+_IN_PASSING = frozenset({"Starting", "RollingOut", "Applying"})
+_HOLD_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -79,19 +82,62 @@ def timestamp(moment: datetime) -> str:
     return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-async def write_status(cluster: Cluster, obj: Object, status: Object) -> bool:
-    """Write a status unless the live one already says the same; return whether it was written."""
-    wanted = {key: value for key, value in status.items() if value is not None}
-    if obj.get("status", {}) == wanted:
-        return False
-    _log_change(obj, wanted)
-    metadata = {"name": obj["metadata"]["name"], "namespace": obj["metadata"]["namespace"]}
-    # Guards against a namesake that was created after `obj` was read.
-    metadata["uid"] = obj["metadata"]["uid"]
-    await cluster.apply_status(
-        {"apiVersion": GROUP_VERSION, "kind": obj["kind"], "metadata": metadata, "status": wanted}
-    )
-    return True
+class StatusWriter:
+    """Writes statuses: nothing that is there already, and what is mere progress at most once a second.
+
+    Args:
+        cluster: takes them.
+        clock: seconds that only grow.
+    """
+
+    def __init__(self, cluster: Cluster, clock: Callable[[], float]) -> None:
+        self._cluster, self._clock = cluster, clock
+        self._held: dict[tuple[str, str, str], float] = {}  # since when a status differs from the live one
+
+    async def write(self, obj: Object, status: Object) -> float | None:
+        """Write a status, or hold it back; return seconds after which to come with a newer one, or None."""
+        wanted = {key: value for key, value in status.items() if value is not None}
+        before = obj.get("status", {})
+        key = _key(obj)
+        if before == wanted:
+            self._held.pop(key, None)
+            return None
+        now = self._clock()
+        rest = self._held.setdefault(key, now) + _HOLD_SECONDS - now
+        if rest > 0 and not _is_news(before, wanted):
+            return rest
+        _log_change(obj, wanted)
+        metadata = {name: obj["metadata"][name] for name in ("name", "namespace")}
+        # Guards against a namesake that was created after `obj` was read.
+        metadata["uid"] = obj["metadata"]["uid"]
+        await self._cluster.apply_status(
+            {"apiVersion": GROUP_VERSION, "kind": obj["kind"], "metadata": metadata, "status": wanted}
+        )
+        self._held.pop(key, None)
+        return None
+
+    def forget(self, kind: str, namespace: str, name: str) -> None:
+        """Drop what is held of an object that is gone."""
+        self._held.pop((kind, namespace, name), None)
+
+
+def _key(obj: Object) -> tuple[str, str, str]:
+    return obj["kind"], obj["metadata"]["namespace"], obj["metadata"]["name"]
+
+
+def _is_news(before: Object, after: Object) -> bool:
+    """Return whether a status tells more than how far something has come."""
+    told = _answers(before)
+    if not told:  # a new object: its first status can wait for its pods to be counted, unless something is wrong
+        return any(status == "True" or reason not in _IN_PASSING for _, status, reason, _ in _answers(after))
+    return told != _answers(after)
+
+
+def _answers(status: Object) -> set[tuple[str, str, str, int]]:
+    return {
+        (condition["type"], condition["status"], condition["reason"], condition.get("observedGeneration", 0))
+        for condition in status.get("conditions", ())
+    }
 
 
 def _log_change(obj: Object, status: Object) -> None:

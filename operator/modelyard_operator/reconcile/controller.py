@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,13 +13,15 @@ from modelyard_operator.api.kinds import CUSTOM_KINDS
 from modelyard_operator.manifests.common import COMPONENT_ROUTER, COMPONENT_RUNTIME, LABEL_COMPONENT, LABEL_NAME
 from modelyard_operator.manifests.settings import Settings
 from modelyard_operator.reconcile.abtest import reconcile_abtest
+from modelyard_operator.reconcile.conditions import StatusWriter
+from modelyard_operator.reconcile.context import Context
 from modelyard_operator.reconcile.modeldeployment import reconcile_model_deployment
 from modelyard_operator.reconcile.queue import WorkQueue
+from modelyard_operator.reconcile.routers import RouterPoll
 from modelyard_operator.reconcile.verbs import Cluster, ClusterError, Object
 
 __all__ = ["Controller", "Key", "Observer"]
 
-_RESYNC_SECONDS = 450.0
 _KIND_OF = {COMPONENT_RUNTIME: "ModelDeployment", COMPONENT_ROUTER: "ABTest"}
 _RECONCILERS = {"ModelDeployment": reconcile_model_deployment, "ABTest": reconcile_abtest}
 
@@ -61,11 +62,11 @@ class Controller:
         logger: logging.Logger | None = None,
     ) -> None:
         self._cluster = cluster
-        self._settings = settings
-        self._now = now
+        self._routers = RouterPoll(cluster.router_state, lambda *name: self.enqueue("ABTest", *name))
+        self._status = StatusWriter(cluster, time.monotonic)
+        self._context = Context(cluster, settings, now, self._status, self._routers)
         self._observer: Observer | None = None
         self._log = logger or logging.getLogger("modelyard.operator")
-        self._random = random.Random()  # noqa: S311 - spreads resyncs, guards nothing
         self._tests_of: dict[Key, frozenset[Key]] = {}  # ABTest -> the ModelDeployments it names
         self.queue: WorkQueue[Key] = WorkQueue(self._work, workers=workers)
 
@@ -73,7 +74,7 @@ class Controller:
         """Tell this observer of every reconcile from now on."""
         self._observer = observer
 
-    def on_event(self, kind: str, obj: Object, *, deleted: bool = False) -> None:
+    def on_event(self, kind: str, obj: Object, deleted: bool = False) -> None:
         """Take note that an object was added, changed or deleted. Never blocks, never fails on strange objects."""
         metadata = obj.get("metadata", {})
         namespace, name = metadata.get("namespace", ""), metadata.get("name", "")
@@ -99,7 +100,10 @@ class Controller:
 
     async def run(self) -> None:
         """Reconcile until cancelled."""
-        await self.queue.run()
+        try:
+            await self.queue.run()
+        finally:
+            self._routers.close()
 
     def _remember(self, key: Key, obj: Object, *, deleted: bool) -> None:
         if key.kind != "ABTest":
@@ -129,10 +133,11 @@ class Controller:
     async def _reconcile(self, key: Key) -> float | None:
         owner = await self._cluster.get(key.kind, key.namespace, key.name)
         if owner is None or owner["metadata"].get("deletionTimestamp"):
+            self._status.forget(key.kind, key.namespace, key.name)
+            if key.kind == "ABTest":
+                self._routers.forget(key.namespace, key.name)
             return None  # owner references delete the children
-        after = await _RECONCILERS[key.kind](self._cluster, self._settings, owner, self._now())
-        # A watch can miss a deletion (a re-list after 410): now and then, look without being told.
-        return after if after is not None else _RESYNC_SECONDS * self._random.uniform(0.8, 1.2)
+        return await _RECONCILERS[key.kind](self._context, owner)
 
     def _report(self, key: Key, result: str, started: float) -> None:
         if self._observer is not None:

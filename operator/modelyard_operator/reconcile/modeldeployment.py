@@ -9,21 +9,22 @@ from modelyard_runtime.contract import Failure
 from modelyard_operator.api.modeldeployment import ModelDeploymentSpec
 from modelyard_operator.api.schema import InvalidManifest
 from modelyard_operator.manifests.common import COMPONENT_RUNTIME, LABEL_REVISION, selector_labels
-from modelyard_operator.manifests.modeldeployment import render_model_deployment, served_name
-from modelyard_operator.manifests.settings import Settings
-from modelyard_operator.reconcile.children import NameConflict, NamesakeLeaving, apply_children, find_children
-from modelyard_operator.reconcile.conditions import Verdict, condition_of, conditions_from, ready_from, write_status
-from modelyard_operator.reconcile.pods import failure_among, fetch_report_of, of_revision
-from modelyard_operator.reconcile.verbs import Cluster, Object, Rejected
+from modelyard_operator.manifests.modeldeployment import render_model_deployment
+from modelyard_operator.reconcile.children import NameConflict, NamesakeLeaving, apply_children, find_children, is_child
+from modelyard_operator.reconcile.conditions import Verdict, condition_of, conditions_from, ready_from
+from modelyard_operator.reconcile.context import Context
+from modelyard_operator.reconcile.pods import failure_among, fetch_report_of, is_ready, of_revision
+from modelyard_operator.reconcile.refusals import reason_of_refusal
+from modelyard_operator.reconcile.verbs import Object, Rejected
 
 __all__ = ["observe_model_deployment", "reconcile_model_deployment"]
 
 _NAMESAKE_SECONDS = 1.0
+_CONFLICT_SECONDS = 30.0
+_REFUSED_SECONDS = 60.0
 
 
-async def reconcile_model_deployment(
-    cluster: Cluster, settings: Settings, owner: Object, now: datetime
-) -> float | None:
+async def reconcile_model_deployment(context: Context, owner: Object) -> float | None:
     """Render, apply, observe and report one ModelDeployment.
 
     Returns:
@@ -32,110 +33,150 @@ async def reconcile_model_deployment(
     Raises:
         Unavailable: the cluster did not answer; nothing is lost, try again.
     """
-    metadata = owner["metadata"]
+    cluster, metadata = context.cluster, owner["metadata"]
+    blocked: Verdict | None = None
+    after: float | None = None
     try:
         spec = ModelDeploymentSpec.parse(owner["spec"])
-        rendered = render_model_deployment(owner, spec, settings)
+        rendered = render_model_deployment(owner, spec, context.settings)
         await find_children(cluster, owner, [(child["kind"], child["metadata"]["name"]) for child in rendered])
-        live = await apply_children(cluster, owner, rendered)
+        await apply_children(cluster, owner, rendered)
     except InvalidManifest as error:
-        await _report_blocked(cluster, owner, "InvalidSpec", str(error), now)
-        return None
+        blocked = _blocked("InvalidSpec", str(error))
     except NameConflict as conflict:
-        await _report_blocked(cluster, owner, "NameConflict", str(conflict), now)
-        return 30.0
+        blocked, after = _blocked("NameConflict", str(conflict)), _CONFLICT_SECONDS
     except NamesakeLeaving as leaving:
-        await _report_blocked(cluster, owner, "NamesakeLeaving", str(leaving), now)
-        return _NAMESAKE_SECONDS
+        blocked, after = _blocked("NamesakeLeaving", str(leaving)), _NAMESAKE_SECONDS
     except Rejected as error:
-        await _report_blocked(cluster, owner, "InvalidPodTemplate", f"the cluster refused it: {error}", now)
-        return 60.0
+        reason = reason_of_refusal(error) or "InvalidPodTemplate"
+        blocked, after = _blocked(reason, f"the cluster refused it: {error}"), _REFUSED_SECONDS
+    deployment = await cluster.get("Deployment", metadata["namespace"], metadata["name"])
     selector = selector_labels(COMPONENT_RUNTIME, metadata["name"])
     pods = await cluster.list("Pod", metadata["namespace"], selector)
-    deployment = live["Deployment", metadata["name"]]
-    url = settings.service_url(metadata["namespace"], metadata["name"])
-    await write_status(
-        cluster, owner, observe_model_deployment(owner, spec, deployment=deployment, pods=pods, url=url, now=now)
+    status = observe_model_deployment(
+        owner,
+        deployment=deployment if deployment is not None and is_child(owner, deployment) else None,
+        pods=pods,
+        blocked=blocked,
+        url=context.settings.service_url(metadata["namespace"], metadata["name"]),
+        now=context.now(),
     )
-    return None
+    held = await context.status.write(owner, status)
+    return held if after is None else after if held is None else min(held, after)
+
+
+def _blocked(reason: str, message: str) -> Verdict:
+    return Verdict("UpToDate", ok=False, reason=reason, message=message)
 
 
 def observe_model_deployment(
-    owner: Object, spec: ModelDeploymentSpec, *, deployment: Object, pods: list[Object], url: str, now: datetime
+    owner: Object,
+    *,
+    deployment: Object | None,
+    pods: list[Object],
+    url: str,
+    now: datetime,
+    blocked: Verdict | None = None,
 ) -> Object:
-    """Return the status that follows from the live Deployment and its pods."""
-    name = owner["metadata"]["name"]
-    template = deployment["spec"]["template"]
-    current = of_revision(pods, template["metadata"]["labels"][LABEL_REVISION])
-    observed = deployment.get("status", {})
-    available = _available(deployment, failure_among(current))
-    up_to_date = _up_to_date(deployment, failure_among(current))
-    verdicts = [available, up_to_date]
-    report = fetch_report_of(current) if up_to_date.ok else None
-    model = owner.get("status", {}).get("model")
-    if report is not None:
-        model = {
-            "uri": report.uri,
-            "name": served_name(name, spec),
-            "version": report.version,
-            "format": report.format,
-            "digest": report.digest,
-        }
+    """Return the status that follows from what is there now.
+
+    Args:
+        owner: the live custom resource.
+        deployment: its Deployment, if there is one.
+        pods: its pods.
+        url: where it answers.
+        now: the time.
+        blocked: UpToDate of a spec that is not being carried out; what ran before runs on, and is told of.
+    """
+    if deployment is None:
+        missing = blocked or Verdict("UpToDate", ok=False, reason="Starting", message="the Deployment is not there yet")
+        verdicts = [Verdict("Available", ok=False, reason=missing.reason, message=missing.message), missing]
+        current, observed = [], {}
+    else:
+        current = of_revision(pods, deployment["spec"]["template"]["metadata"]["labels"].get(LABEL_REVISION, ""))
+        observed = deployment.get("status", {})
+        failure = failure_among(current) or _refused_pods(deployment)
+        verdicts = [_available(deployment, failure), blocked or _up_to_date(deployment, current, failure)]
     return {
         "observedGeneration": owner["metadata"]["generation"],
         "url": url,
         "replicas": observed.get("replicas", 0),
         "readyReplicas": observed.get("readyReplicas", 0),
-        "selector": ",".join(f"{key}={value}" for key, value in selector_labels(COMPONENT_RUNTIME, name).items()),
-        "model": model,
+        "selector": ",".join(
+            f"{key}={value}" for key, value in selector_labels(COMPONENT_RUNTIME, owner["metadata"]["name"]).items()
+        ),
+        "model": _model(owner, current, new=verdicts[1].ok),
         "conditions": conditions_from(owner, [*verdicts, ready_from(verdicts)], now),
     }
 
 
+def _model(owner: Object, current: list[Object], *, new: bool) -> Object | None:
+    """Return the model that is served: what its pods say once all are new, else what was told before."""
+    report = fetch_report_of(current) if new else None
+    if report is None:
+        before: Object | None = owner.get("status", {}).get("model")
+        return before
+    return {
+        "uri": report.uri,
+        "name": owner["spec"].get("model", {}).get("name") or owner["metadata"]["name"],
+        "version": report.version,
+        "format": report.format,
+        "digest": report.digest,
+    }
+
+
 def _available(deployment: Object, failure: Failure | None) -> Verdict:
-    wanted = deployment["spec"]["replicas"]
+    wanted = deployment["spec"].get("replicas", 1)
     available = deployment.get("status", {}).get("availableReplicas", 0)
-    if available > 0 or wanted == 0:
+    if wanted == 0:
+        message = "scaled to zero: nothing answers until spec.replicas is 1 or more"
+        return Verdict("Available", ok=False, reason="ScaledToZero", message=message)
+    if available > 0:
         return Verdict("Available", ok=True, reason="Serving", message=f"{available} pods answer")
     if failure is not None:
         return Verdict("Available", ok=False, reason=failure.reason, message=failure.message)
     return Verdict("Available", ok=False, reason="Starting", message="no pod is ready yet")
 
 
-def _up_to_date(deployment: Object, failure: Failure | None) -> Verdict:
-    wanted = deployment["spec"]["replicas"]
-    observed = deployment.get("status", {})
+def _up_to_date(deployment: Object, current: list[Object], failure: Failure | None) -> Verdict:
+    metadata, spec, observed = deployment["metadata"], deployment["spec"], deployment.get("status", {})
+    wanted = spec.get("replicas", 1)
     updated, total = observed.get("updatedReplicas", 0), observed.get("replicas", 0)
-    seen = observed.get("observedGeneration", 0) >= deployment["metadata"].get("generation", 0)
+    seen = observed.get("observedGeneration", 0) >= metadata.get("generation", 0)
     if seen and updated == total == wanted == observed.get("availableReplicas", 0):
-        return Verdict("UpToDate", ok=True, reason="RolledOut", message=f"{updated} of {wanted} pods run this spec")
+        return _same_artifact(current) or Verdict(
+            "UpToDate", ok=True, reason="RolledOut", message=f"{updated} of {wanted} pods run this spec"
+        )
     progress = f"{updated if seen else 0} of {wanted} pods run this spec"
     if failure is not None:
         return Verdict("UpToDate", ok=False, reason=failure.reason, message=f"{failure.message} ({progress})")
+    if spec.get("paused"):
+        message = f"{progress}; `kubectl rollout resume deployment/{metadata['name']}` lets it go on"
+        return Verdict("UpToDate", ok=False, reason="Paused", message=message)
     progressing = condition_of(deployment, "Progressing")
-    if progressing is not None and progressing.get("reason") == "ProgressDeadlineExceeded":
+    if seen and progressing is not None and progressing.get("reason") == "ProgressDeadlineExceeded":
         message = f"{progress}; no pod became ready in time: the pods' events and logs say why"
         return Verdict("UpToDate", ok=False, reason="ProgressDeadlineExceeded", message=message)
-    for condition in observed.get("conditions", []):
-        if condition["type"] == "ReplicaFailure" and condition["status"] == "True":
-            return Verdict("UpToDate", ok=False, reason="InvalidPodTemplate", message=condition.get("message", ""))
     return Verdict("UpToDate", ok=False, reason="RollingOut", message=progress)
 
 
-async def _report_blocked(cluster: Cluster, owner: Object, reason: str, message: str, now: datetime) -> None:
-    """Say why the spec is not being carried out; what ran before runs on, and its Available stays."""
-    blocked = Verdict("UpToDate", ok=False, reason=reason, message=message)
-    before = condition_of(owner, "Available")
-    if before is None:
-        available = Verdict("Available", ok=False, reason=reason, message=message)
-    else:
-        available = Verdict(
-            "Available", ok=before["status"] == "True", reason=before["reason"], message=before["message"]
-        )
-    conditions = conditions_from(owner, [available, blocked, ready_from([available, blocked])], now)
-    status = {
-        **owner.get("status", {}),
-        "observedGeneration": owner["metadata"]["generation"],
-        "conditions": conditions,
-    }
-    await write_status(cluster, owner, status)
+def _refused_pods(deployment: Object) -> Failure | None:
+    """Return why the cluster lets no pod be made, or None."""
+    failure = condition_of(deployment, "ReplicaFailure")
+    if failure is None or failure["status"] != "True":
+        return None
+    message = failure.get("message", "")
+    return Failure(reason_of_refusal(message) or "InvalidPodTemplate", f"the cluster refused the pods: {message}")
+
+
+def _same_artifact(current: list[Object]) -> Verdict | None:
+    """Return a verdict where pods of one spec serve different artifacts: it was overwritten at its URI."""
+    reports = [fetch_report_of([pod]) for pod in current if is_ready(pod)]
+    digests = sorted({report.digest for report in reports if report is not None})
+    if len(digests) < 2:
+        return None
+    message = (
+        f"pods answer from {len(digests)} different artifacts ({', '.join(digests)}): it was overwritten at its URI; "
+        "give each artifact a URI of its own, and name the digest in spec.model.digest"
+    )
+    return Verdict("UpToDate", ok=False, reason="ArtifactChanged", message=message)

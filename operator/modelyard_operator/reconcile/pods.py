@@ -12,16 +12,21 @@ from modelyard_operator.reconcile.verbs import Object
 __all__ = ["failure_among", "failure_of", "fetch_report_of", "is_ready", "of_revision"]
 
 _IMAGE_REASONS = {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError"}
+_ENDED = ("Failed", "Succeeded")
 _CONFIG_REASONS = {"CreateContainerConfigError", "CreateContainerError", "RunContainerError"}
 
 
 def of_revision(pods: Iterable[Object], revision: str) -> list[Object]:
-    """Return the pods of a pod template that are not on their way out, oldest first."""
+    """Return the pods of a pod template that are not on their way out, oldest first.
+
+    Nor those that have ended: an evicted pod's object stays for months, and another pod took its place long ago.
+    """
     current = [
         pod
         for pod in pods
         if pod["metadata"].get("labels", {}).get(LABEL_REVISION) == revision
         and not pod["metadata"].get("deletionTimestamp")
+        and pod.get("status", {}).get("phase") not in _ENDED
     ]
     return sorted(current, key=lambda pod: (pod["metadata"].get("creationTimestamp", ""), pod["metadata"]["name"]))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -13,7 +14,9 @@ __all__ = ["WorkQueue"]
 Key = TypeVar("Key")
 
 _BACKOFF_FIRST = 0.5
-_BACKOFF_LIMIT = 300.0
+_BACKOFF_LIMIT = 30.0  # after an outage of minutes everything is caught up within one
+_SLOW_SECONDS = 1.0
+_MOST_SLOW = 64
 
 
 @dataclass
@@ -21,7 +24,8 @@ class WorkQueue(Generic[Key]):
     """Runs `work(key)` for every key added, with `workers` at once.
 
     `work` returns seconds after which to run again, or None. When it raises, the key is tried again with exponential
-    back-off and jitter. Adding a key while it runs makes it run once more afterwards, so no change is missed.
+    back-off and jitter. Adding a key while it runs makes it run once more afterwards, so no change is missed. A key
+    that takes longer than a second gives its place to the next, so that one object's trouble never delays another's.
     """
 
     work: Callable[[Key], Awaitable[float | None]]
@@ -35,6 +39,8 @@ class WorkQueue(Generic[Key]):
         self._dirty: set[Key] = set()  # added while running
         self._timers: dict[Key, asyncio.TimerHandle] = {}
         self._failures: dict[Key, int] = {}
+        self._places = asyncio.Semaphore(self.workers)
+        self._tasks = asyncio.Semaphore(self.workers + _MOST_SLOW)
 
     def add(self, key: Key, after: float = 0.0) -> None:
         """Let a key run, now or after some seconds. An earlier time that is already set stays."""
@@ -62,11 +68,16 @@ class WorkQueue(Generic[Key]):
         return max((now - started for started in self._running.values()), default=0.0)
 
     async def run(self) -> None:
-        """Work until cancelled; a worker that dies takes the whole queue with it, loudly."""
+        """Work until cancelled; a task that dies takes the whole queue with it, loudly."""
         try:
             async with asyncio.TaskGroup() as group:
-                for _ in range(self.workers):
-                    group.create_task(self._worker())
+                while True:
+                    await self._tasks.acquire()
+                    await self._places.acquire()
+                    key = await self._ready.get()
+                    self._waiting.discard(key)
+                    self._running[key] = asyncio.get_running_loop().time()
+                    group.create_task(self._run(key))
         finally:
             for timer in self._timers.values():
                 timer.cancel()
@@ -76,22 +87,25 @@ class WorkQueue(Generic[Key]):
         self._timers.pop(key, None)
         self.add(key)
 
-    async def _worker(self) -> None:
-        while True:
-            key = await self._ready.get()
-            self._waiting.discard(key)
-            self._running[key] = asyncio.get_running_loop().time()
-            after: float | None = None
-            try:
-                after = await self.work(key)
-                self._failures.pop(key, None)
-            except Exception:
-                failures = self._failures[key] = self._failures.get(key, 0) + 1
-                after = min(_BACKOFF_LIMIT, _BACKOFF_FIRST * 2 ** min(failures - 1, 20)) * self.random.uniform(0.5, 1.0)
-            finally:
-                del self._running[key]
-            if key in self._dirty:
-                self._dirty.discard(key)
-                self.add(key)
-            elif after is not None:
-                self.add(key, after)
+    async def _run(self, key: Key) -> None:
+        place = contextlib.ExitStack()
+        place.callback(self._places.release)
+        slow = asyncio.get_running_loop().call_later(_SLOW_SECONDS, place.close)
+        after: float | None = None
+        try:
+            after = await self.work(key)
+            self._failures.pop(key, None)
+        except Exception:
+            failures = self._failures[key] = self._failures.get(key, 0) + 1
+            longest = min(_BACKOFF_LIMIT, _BACKOFF_FIRST * 2 ** min(failures - 1, 20))
+            after = longest * self.random.uniform(0.5, 1.0)
+        finally:
+            del self._running[key]
+            slow.cancel()
+            place.close()  # gives it once, here or above
+            self._tasks.release()
+        if key in self._dirty:
+            self._dirty.discard(key)
+            self.add(key)
+        elif after is not None:
+            self.add(key, after)

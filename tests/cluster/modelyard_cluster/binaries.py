@@ -44,13 +44,20 @@ class Binaries:
         self._report = report
         self._found: dict[str, Path] = {}
         self._sources = sources_of_binaries()
-        self.folder = cache_root(self._env) / "kube" / f"{KUBERNETES}-{self._fingerprint()}" / "bin"
+        own = ("go.mod", "go.sum", "coredns/main.go", "pause/main.go")
+        self.folder = cache_root(self._env) / "kube" / f"{KUBERNETES}-{self._fingerprint(*own)}" / "bin"
 
-    def _fingerprint(self) -> str:
+    def _fingerprint(self, *sources: str) -> str:
         digest = hashlib.sha256()
-        for source in ("go.mod", "go.sum", "coredns/main.go", "pause/main.go"):
+        for source in sources:
             digest.update((self._sources / source).read_bytes())
         return digest.hexdigest()[:12]
+
+    def _folder_of(self, program: Program) -> Path:
+        if not program.module:
+            return self.folder
+        pins = (f"{program.module}/go.mod", f"{program.module}/go.sum")
+        return cache_root(self._env) / program.module / self._fingerprint(*pins) / "bin"
 
     def path(self, name: str) -> Path:
         """Return where a program is, building it if need be.
@@ -72,7 +79,9 @@ class Binaries:
     def _must_find(self, name: str) -> Path:
         found = self.find(name)
         if found is None:
-            raise BuildFailed(f"{name} was built, but is not in {self.folder}; delete that folder and try again")
+            raise BuildFailed(
+                f"{name} was built, but is not in {self._folder_of(PROGRAMS[name])}; delete that folder and try again"
+            )
         return found
 
     def find(self, name: str) -> Path | None:
@@ -82,7 +91,7 @@ class Binaries:
         return self._found.get(name)
 
     def _look_for(self, program: Program) -> Path | None:
-        cached = self.folder / program.name
+        cached = self._folder_of(program) / program.name
         folders = (self._env.get("KUBEBUILDER_ASSETS"), self._env.get("PATH")) if program.asks else ()
         for folder in folders:
             place = shutil.which(program.name, path=folder) if folder else None
@@ -105,7 +114,7 @@ class Binaries:
         self.folder.mkdir(parents=True, exist_ok=True)
         with self._only_one_builder():
             # Another builder may have made some while this one waited.
-            left = [program for program in programs if not (self.folder / program.name).exists()]
+            left = [program for program in programs if not (self._folder_of(program) / program.name).exists()]
             if not left:
                 return
             go = find_go(self._env, cache_root(self._env), self._sources / "go.mod", self._report)
@@ -137,8 +146,10 @@ class Binaries:
     def _compile(self, go: Path, program: Program) -> None:
         """Build one program beside its place and move it there: what has the name is always whole."""
         begun = time.monotonic()
-        log = self.folder / f".{program.name}.log"
-        new = self.folder / f".{program.name}.{os.getpid()}"
+        folder = self._folder_of(program)
+        folder.mkdir(parents=True, exist_ok=True)
+        log = folder / f".{program.name}.log"
+        new = folder / f".{program.name}.{os.getpid()}"
         major, minor, _ = KUBERNETES.split(".")
         versions = {"gitVersion": f"v{KUBERNETES}", "gitMajor": major, "gitMinor": minor}
         stamp = " ".join(f"-X k8s.io/component-base/version.{key}={value}" for key, value in versions.items())
@@ -146,7 +157,7 @@ class Binaries:
         with log.open("wb") as output:
             process = subprocess.Popen(
                 [*argv, program.package],
-                cwd=self._sources,
+                cwd=self._sources / program.module,
                 env={**self._env, "CGO_ENABLED": "0", "GOWORK": "off", "GOFLAGS": "-mod=readonly"},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -163,7 +174,7 @@ class Binaries:
             raise BuildFailed(
                 f"{' '.join(argv[:2])} {program.package} ended with {status}; {log} ends with:\n{tail(log)}"
             )
-        new.rename(self.folder / program.name)
+        new.rename(folder / program.name)
         self._report(f"  {program.name}: built in {time.monotonic() - begun:.0f} s")
 
     def _follow(self, process: subprocess.Popen[bytes], program: Program, begun: float) -> int:

@@ -23,6 +23,8 @@ class Program:
     """Arguments that make it print its version; none for what is ours and so is never looked for."""
     wanted: str
     """The beginning of the versions that go with the rest, such as "1.37."."""
+    module: str = ""
+    """The folder in `binaries/` whose go.mod pins the program; the module of `binaries/` itself by default."""
 
 
 def _kubernetes(name: str, *asks: str) -> Program:
@@ -43,6 +45,7 @@ PROGRAMS: Final[dict[str, Program]] = {
         Program("coredns", "./coredns", ("-version",), "1."),
         Program("pause", "./pause", (), ""),
         Program("helm", "helm.sh/helm/v4/cmd/helm", ("version", "--short"), "4."),
+        Program("kwok", "sigs.k8s.io/kwok/cmd/kwok", ("--version",), "0.8.", "kwok"),
     )
 }
 
