@@ -122,6 +122,6 @@ PROTOCOLS = {
         Protocol("v2 binary", _v2_binary, _v2_binary_answer),
         Protocol("v1", _instances("/v1/models/m:predict"), lambda body: list(json.loads(body)["predictions"])),
         Protocol("gRPC", _grpc, _grpc_answer, grpc=True),
-        Protocol("bentoml", _instances("/predict"), lambda body: list(json.loads(body))),
+        Protocol("its own", _instances("/predict"), lambda body: list(json.loads(body))),
     )
 }

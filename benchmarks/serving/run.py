@@ -66,8 +66,8 @@ def _targets(*names: tuple[str, str]) -> tuple[Target, ...]:
 
 OURS = ("modelyard", "predict, v2, v1")
 ALL_OF_OURS = ("modelyard", "predict, v2, v1, v2 binary, gRPC")
-PEERS = (("mlserver", "v2"), ("kserve", "v1"), ("bentoml", "bentoml"))
-GRPC_PEERS = (("mlserver", "v2, gRPC"), ("kserve", "v1"), ("bentoml", "bentoml"))
+PEERS = (("mlserver", "v2"), ("kserve", "v1"), ("bentoml", "its own"))
+GRPC_PEERS = (("mlserver", "v2, gRPC"), ("kserve", "v1"), ("bentoml", "its own"))
 CELLS = (
     Cell(
         "1 row x 4, 8 connections",
