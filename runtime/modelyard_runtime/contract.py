@@ -43,7 +43,8 @@ __all__ = [
     "parse_termination_message",
 ]
 
-FORMATS = ("linear", "logistic", "sklearn", "onnx", "lightgbm", "xgboost", "mlflow", "python", "torch")
+# scripts/generate writes this line, from the modules in formats/ that declare one.
+FORMATS = ("catboost", "lightgbm", "linear", "logistic", "mlflow", "onnx", "python", "sklearn", "torch", "xgboost")
 SCHEMES = ("file", "pvc", "https", "s3", "gs", "az", "hf", "oci")
 
 HTTP_PORT = 8080

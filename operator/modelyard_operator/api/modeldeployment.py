@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar
 
-from modelyard_runtime.contract import MAX_WORKERS, SCHEMES
-from pydantic import Field, PlainValidator, WithJsonSchema
+from modelyard_runtime.contract import FORMATS, MAX_WORKERS, SCHEMES
+from pydantic import AfterValidator, Field, PlainValidator, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from modelyard_operator.api.schema import DurationString, Rule, Spec, between
@@ -102,6 +102,15 @@ Quantity = Annotated[
 Quantities = Annotated[dict[Annotated[str, Field(max_length=63)], Quantity], Field(max_length=16)]
 
 
+def _format(name: str) -> str:
+    if name not in FORMATS:
+        raise PydanticCustomError("format", "must be one of " + ", ".join(FORMATS))
+    return name
+
+
+FormatName = Annotated[str, AfterValidator(_format), WithJsonSchema({"type": "string", "enum": list(FORMATS)})]
+
+
 class Credentials(Spec):
     """What the artifact's storage asks for; only the init container gets it."""
 
@@ -129,9 +138,9 @@ class Model(Spec):
     name: (
         Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$")] | None
     ) = Field(None, description="The served name, in paths and bodies; the name of the ModelDeployment unless given.")
-    format: (
-        Literal["linear", "logistic", "sklearn", "onnx", "lightgbm", "xgboost", "mlflow", "python", "torch"] | None
-    ) = Field(None, description="How the artifact is loaded; found from its files unless given.")
+    format: FormatName | None = Field(
+        None, description="How the artifact is loaded; found from its files unless given."
+    )
     version: (
         Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$")] | None
     ) = Field(

@@ -1,9 +1,8 @@
-"""Artifacts: fetch, verify, unpack, find the format. `python -m modelyard_runtime.artifacts` is the init container.
+"""Artifacts: fetch, verify, unpack. `python -m modelyard_runtime.artifacts` is the init container.
 
 What fetches is artifacts.fetch: most servers, whose artifact is there, never import it.
 """
 
-from modelyard_runtime.artifacts.detect import Detection, detect
 from modelyard_runtime.artifacts.layout import ARTIFACT_DIR, REPORT_FILE, read_report
 
-__all__ = ["ARTIFACT_DIR", "REPORT_FILE", "Detection", "detect", "read_report"]
+__all__ = ["ARTIFACT_DIR", "REPORT_FILE", "read_report"]

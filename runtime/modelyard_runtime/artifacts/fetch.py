@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from modelyard_runtime.artifacts.copy import Budget, Copied, copy_tree
-from modelyard_runtime.artifacts.detect import detect
 from modelyard_runtime.artifacts.digest import check_digest, default_version, digest_of_files, digest_of_hex
 from modelyard_runtime.artifacts.download import download
 from modelyard_runtime.artifacts.hub import fetch_repository
@@ -22,6 +21,7 @@ from modelyard_runtime.artifacts.unpack import is_archive, unpack
 from modelyard_runtime.artifacts.uri import ArtifactURI, parse_uri
 from modelyard_runtime.contract import PVC_MOUNT, FetchReport
 from modelyard_runtime.errors import AccessDenied, LoadFailed, StartupFailure
+from modelyard_runtime.formats.detect import detect
 
 __all__ = ["MAX_BYTES", "fetch"]
 

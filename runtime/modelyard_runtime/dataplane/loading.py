@@ -7,12 +7,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from modelyard_runtime.artifacts.detect import detect
 from modelyard_runtime.artifacts.layout import ARTIFACT_DIR, read_report
 from modelyard_runtime.dataplane.executor import predict_checked
 from modelyard_runtime.dataplane.registry import ServedModel
 from modelyard_runtime.errors import LoadFailed, OutOfMemory, RequestError, StartupFailure, WarmupFailed, WrongInput
 from modelyard_runtime.formats.base import Model
+from modelyard_runtime.formats.detect import detect
 from modelyard_runtime.formats.load import load_model
 
 __all__ = ["load_served", "warm_up"]

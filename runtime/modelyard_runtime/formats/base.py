@@ -12,7 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 __all__ = [
+    "INDEPENDENT_ROWS",
     "Array",
+    "Batching",
     "Compiled",
     "InputRefused",
     "Model",
@@ -51,6 +53,23 @@ class Compiled:
     """Why the original runs; empty where a faster form does, or where there is none to look for."""
 
 
+@dataclass(frozen=True)
+class Batching:
+    """Whether rows of different requests may be computed together, and why, or why not.
+
+    Only where each row's answer is the same whatever rows are computed beside it. Both go to `GET /models/NAME`.
+    """
+
+    allowed: bool
+    reason: str
+
+
+INDEPENDENT_ROWS = Batching(True, "its rows are independent by construction")
+_UNKNOWN_ROWS = Batching(
+    False, "it is not known whether its rows are independent; where they are, declare batchable: true"
+)
+
+
 class Model(Protocol):
     """A loaded model. Its methods may be called from several threads at once."""
 
@@ -87,6 +106,10 @@ class Model(Protocol):
         """The form in which the model computes."""
 
     @property
+    def batching(self) -> Batching:
+        """Whether rows of different requests may be computed together. Where not, each request is computed alone."""
+
+    @property
     def probabilities(self) -> TensorSpec | None:
         """The further output `probabilities`, of shape (rows, classes), made when asked for; None: there is none."""
 
@@ -115,6 +138,13 @@ class RowsModel:
     text_features: frozenset[int] = frozenset()
     metadata: Mapping[str, Any] = MappingProxyType({})
     compiled: Compiled = Compiled("original")
+    batching: Batching = _UNKNOWN_ROWS
+    batchable: bool = False
+    """The author's word that rows are independent, as the artifact has it; a trial at load has to agree."""
+    row_axes: Sequence[str] = ()
+    """The names of the first axes of inputs and outputs, of those that have a name."""
+    inputs: Sequence[TensorSpec] = ()
+    outputs: Sequence[TensorSpec] = ()
     probabilities: TensorSpec | None = None
 
     def predict(self, rows: Rows) -> Array:

@@ -13,10 +13,13 @@ from typing import Any
 import numpy as np
 
 from modelyard_runtime.errors import LoadFailed
-from modelyard_runtime.formats.base import Array, InputRefused, Rows, RowsModel, TensorSpec
+from modelyard_runtime.formats.base import INDEPENDENT_ROWS, Array, InputRefused, Rows, RowsModel, TensorSpec
+from modelyard_runtime.formats.format import ArtifactFile, Claim, Format
 from modelyard_runtime.formats.threads import library, thread_count
 
-__all__ = ["LightgbmModel", "load"]
+__all__ = ["FORMAT", "LightgbmModel", "load"]
+
+_SUFFIXES = (".txt", ".lgb", ".lightgbm", ".model")
 
 _BINARY = ("binary", "cross_entropy", "xentropy")
 _MULTI = ("multiclass", "multiclassova", "softmax", "ova", "ovr")
@@ -24,6 +27,8 @@ _MULTI = ("multiclass", "multiclassova", "softmax", "ova", "ovr")
 
 class LightgbmModel(RowsModel):
     """A LightGBM booster; missing values are NaN, categories their codes."""
+
+    batching = INDEPENDENT_ROWS
 
     def __init__(self, booster: Any, objective: str) -> None:
         names = [str(name) for name in booster.feature_name()]
@@ -83,3 +88,21 @@ def _objective(text: str) -> str:
         if line.startswith("objective="):
             return line.removeprefix("objective=").split(" ")[0]
     return ""
+
+
+def _claim(file: ArtifactFile) -> Claim:
+    found = file.suffix in _SUFFIXES and file.head.startswith((b"tree\n", b"tree\r"))
+    return Claim.FILE if found else Claim.NONE
+
+
+FORMAT = Format(
+    name="lightgbm",
+    artifact='`*.txt`, as `booster.save_model("model.txt")` writes it',
+    claim=_claim,
+    load=load,
+    native=True,
+    extra="lightgbm",
+    prediction="as `Booster.predict`: probabilities for classifiers",
+    probabilities="binary and multiclass",
+    rows="always",
+)

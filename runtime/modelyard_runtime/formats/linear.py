@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from modelyard_runtime.errors import LoadFailed
-from modelyard_runtime.formats.base import Array, Compiled, Rows, RowsModel, TensorSpec
-from modelyard_runtime.formats.parameters import Parameters, read_parameters
+from modelyard_runtime.formats.base import INDEPENDENT_ROWS, Array, Compiled, Rows, RowsModel, TensorSpec
+from modelyard_runtime.formats.format import Format
+from modelyard_runtime.formats.parameters import Parameters, claim_of_type, read_parameters
 
-__all__ = ["LinearModel", "load"]
+__all__ = ["FORMAT", "LinearModel", "load"]
 
 
 class LinearModel(RowsModel):
@@ -20,6 +21,7 @@ class LinearModel(RowsModel):
 
     inline = True
     compiled = Compiled("numpy")
+    batching = INDEPENDENT_ROWS
 
     def __init__(self, parameters: Parameters) -> None:
         self.features: int = parameters.weights.shape[-1]
@@ -42,3 +44,13 @@ def load(path: Path) -> LinearModel:
     if parameters.classes is not None:
         raise LoadFailed(f'{path.name} has classes, which a linear model has not; use "type": "logistic"')
     return LinearModel(parameters)
+
+
+FORMAT = Format(
+    name="linear",
+    artifact='`model.json` with `"type": "linear"`',
+    claim=claim_of_type("linear"),
+    load=load,
+    prediction="a number; a list of numbers with several outputs",
+    rows="always",
+)

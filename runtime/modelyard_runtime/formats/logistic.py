@@ -11,6 +11,7 @@ import numpy as np
 
 from modelyard_runtime.errors import LoadFailed
 from modelyard_runtime.formats.base import (
+    INDEPENDENT_ROWS,
     Array,
     Compiled,
     InputRefused,
@@ -20,9 +21,10 @@ from modelyard_runtime.formats.base import (
     all_finite,
     output_spec,
 )
-from modelyard_runtime.formats.parameters import Parameters, read_parameters
+from modelyard_runtime.formats.format import Format
+from modelyard_runtime.formats.parameters import Parameters, claim_of_type, read_parameters
 
-__all__ = ["LogisticModel", "load"]
+__all__ = ["FORMAT", "LogisticModel", "load"]
 
 _OVERFLOW = "its scores overflow; the features are too large"
 
@@ -36,6 +38,7 @@ class LogisticModel(RowsModel):
 
     inline = True
     compiled = Compiled("numpy")
+    batching = INDEPENDENT_ROWS
 
     def __init__(self, parameters: Parameters, labels: Array) -> None:
         self.features: int = parameters.weights.shape[-1]
@@ -109,3 +112,14 @@ def _labels(classes: Sequence[str | int | float | bool]) -> Array:
     labels = np.empty(len(classes), dtype=object)
     labels[:] = classes
     return labels
+
+
+FORMAT = Format(
+    name="logistic",
+    artifact='`model.json` with `"type": "logistic"`',
+    claim=claim_of_type("logistic"),
+    load=load,
+    prediction="a label",
+    probabilities="always",
+    rows="always",
+)

@@ -13,11 +13,12 @@ from typing import Any
 import orjson
 
 from modelyard_runtime.errors import LoadFailed, UnknownFormat
-from modelyard_runtime.formats import lightgbm, onnx, sklearn, xgboost
 from modelyard_runtime.formats.base import RowsModel
+from modelyard_runtime.formats.format import ArtifactFile, Claim, Format, format_named
+from modelyard_runtime.formats.native import check_in_child
 from modelyard_runtime.formats.threads import library
 
-__all__ = ["load"]
+__all__ = ["FORMAT", "load"]
 
 _FLAVORS = ("sklearn", "xgboost", "lightgbm", "onnx")
 
@@ -63,13 +64,15 @@ def _data(path: Path, flavor: str, fields: Mapping[str, Any]) -> Path:
     return file
 
 
-def _load(flavor: str, file: Path, *, allow_pickle: bool) -> RowsModel:
+def _load(flavor: str, file: Path, *, allow_pickle: bool) -> Any:
     # The scikit-learn kinds of LightGBM's and XGBoost's models may be pickled.
-    if flavor == "sklearn" or file.suffix in {".pkl", ".pickle", ".joblib", ".cloudpickle"}:
-        return sklearn.load(file, allow_pickle=allow_pickle)
-    if flavor == "xgboost":
-        return xgboost.load(file)
-    return lightgbm.load(file) if flavor == "lightgbm" else onnx.load(file)
+    pickled = file.suffix in {".pkl", ".pickle", ".joblib", ".cloudpickle"}
+    format = format_named("sklearn" if pickled else flavor)
+    if format.unsafe is not None:
+        return format.load(file, allow_pickle=allow_pickle)
+    if format.native:
+        check_in_child(format.name, file)
+    return format.load(file)
 
 
 def _signature(path: Path, signature: Any) -> dict[str, Any]:
@@ -102,3 +105,25 @@ def _name_features(path: Path, model: RowsModel, signature: Mapping[str, Any]) -
     if model.feature_names is None and len(set(names)) == len(names):
         model.feature_names = names
         model.features = len(names)
+
+
+def _claim(file: ArtifactFile) -> Claim:
+    return Claim.FOLDER if file.name == "MLmodel" else Claim.NONE
+
+
+def _unsafe(path: Path) -> str:
+    """Return nothing: the file is YAML, and what it names is judged when that is loaded."""
+    return ""
+
+
+FORMAT = Format(
+    name="mlflow",
+    artifact="a folder with `MLmodel`; flavours sklearn, xgboost, lightgbm, onnx",
+    claim=_claim,
+    load=load,
+    unsafe=_unsafe,
+    extra="mlflow",
+    prediction="as the flavour's format",
+    probabilities="as the flavour's format",
+    rows="as the flavour's format",
+)

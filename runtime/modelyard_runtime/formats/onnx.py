@@ -11,9 +11,10 @@ import numpy as np
 
 from modelyard_runtime.errors import LoadFailed
 from modelyard_runtime.formats.base import Array, InputRefused, Rows, RowsModel, TensorSpec
+from modelyard_runtime.formats.format import ArtifactFile, Claim, Format
 from modelyard_runtime.formats.threads import library, thread_count
 
-__all__ = ["OnnxModel", "load"]
+__all__ = ["FORMAT", "OnnxModel", "load"]
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class OnnxModel(RowsModel):
         inputs, outputs = session.get_inputs(), session.get_outputs()
         self.inputs: Sequence[TensorSpec] = tuple(_input(value, types) for value in inputs)
         self.outputs: Sequence[TensorSpec] = tuple(_output(value, types) for value in outputs)
+        self.row_axes: Sequence[str] = _row_axes((*inputs, *outputs))
         self._dtypes = {value.name: types[value.type].dtype for value in inputs}
         self._labels: dict[str, list[Any]] = {}
         self._columns = len(self.inputs) > 1 and all(spec.shape in {(-1, 1), (-1,)} for spec in self.inputs)
@@ -187,3 +189,26 @@ def _matrix(result: Any) -> Array:
     if isinstance(result, list):
         return np.array([list(row.values()) for row in result], dtype=np.float32)
     return np.asarray(result)
+
+
+def _row_axes(values: Sequence[Any]) -> tuple[str, ...]:
+    """Return the names of the first axes; those without a name are None or empty."""
+    first = [value.shape[0] for value in values if value.type.startswith("tensor(") and value.shape]
+    return tuple(axis for axis in first if isinstance(axis, str) and axis)
+
+
+def _claim(file: ArtifactFile) -> Claim:
+    return Claim.FILE if file.suffix == ".onnx" else Claim.NONE
+
+
+FORMAT = Format(
+    name="onnx",
+    artifact="`*.onnx`, with the files of its weights beside it",
+    claim=_claim,
+    load=load,
+    native=True,
+    extra="onnx",
+    prediction="the first output",
+    probabilities="an output named for them, or a ZipMap",
+    rows="`batchable`",
+)

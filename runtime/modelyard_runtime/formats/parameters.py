@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,9 @@ import numpy.typing as npt
 import orjson
 
 from modelyard_runtime.errors import LoadFailed
+from modelyard_runtime.formats.format import ArtifactFile, Claim
 
-__all__ = ["Parameters", "read_parameters"]
+__all__ = ["Parameters", "claim_of_type", "read_parameters"]
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,17 @@ class Parameters:
     classes: tuple[str | int | float | bool, ...] | None
     feature_names: tuple[str, ...] | None
     metadata: Mapping[str, Any]
+
+
+def claim_of_type(name: str) -> Callable[[ArtifactFile], Claim]:
+    """Return the claim of a format on JSON files whose `type` is `name`; `model.json` is the usual one."""
+
+    def claim(file: ArtifactFile) -> Claim:
+        if file.json.get("type") != name:
+            return Claim.NONE
+        return Claim.FILE if file.name == "model.json" else Claim.ANY_NAME
+
+    return claim
 
 
 def read_parameters(path: Path) -> Parameters:

@@ -8,16 +8,21 @@ from typing import Any
 from modelyard_runtime.errors import LoadFailed, UnsafeArtifact
 from modelyard_runtime.formats.threads import library
 
-__all__ = ["read_pickle"]
+__all__ = ["read_pickle", "why_pickle_is_unsafe"]
+
+
+def why_pickle_is_unsafe(path: Path) -> str:
+    """Return why a pickle is not loaded without leave, and what to do."""
+    return (
+        f"{path.name} is a pickle, which can run any code when it is loaded; save it with skops instead: "
+        "skops.io.dump(model, 'model.skops'), or set spec.model.allowPickle: true if you trust it"
+    )
 
 
 def read_pickle(path: Path, *, allow_pickle: bool) -> Any:
     """Return the object that was pickled, by pickle, joblib or cloudpickle. Raises UnsafeArtifact, LoadFailed."""
     if not allow_pickle:
-        raise UnsafeArtifact(
-            f"{path.name} is a pickle, which can run any code when it is loaded; "
-            "save the model with skops instead, or set spec.model.allowPickle: true if you trust it"
-        )
+        raise UnsafeArtifact(why_pickle_is_unsafe(path))
     joblib = library("joblib", "sklearn")
     try:
         return joblib.load(path)

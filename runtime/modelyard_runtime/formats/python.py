@@ -6,7 +6,8 @@
         def predict(self, rows):           # numpy, of shape (rows, features)
             return rows @ self.weights     # one prediction a row
 
-`features` (a number), `feature_names` (a list) and `predict_proba` are optional. A ValueError is the client's error.
+`features` (a number), `feature_names` (a list), `batchable` (True where rows are independent) and `predict_proba` are
+optional. A ValueError is the client's error.
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ import numpy as np
 
 from modelyard_runtime.errors import LoadFailed, UnsafeArtifact
 from modelyard_runtime.formats.base import Array, InputRefused, Rows, RowsModel, TensorSpec, output_spec
+from modelyard_runtime.formats.format import ArtifactFile, Claim, Format
 
-__all__ = ["PythonModel", "load"]
+__all__ = ["FORMAT", "PythonModel", "load"]
 
 _CLASS = "Model"
 
@@ -38,6 +40,7 @@ class PythonModel(RowsModel):
         count = getattr(model, "features", None if names is None else len(names))
         self.features = None if count is None else int(count)
         self.metadata: Mapping[str, Any] = {}
+        self.batchable = getattr(model, "batchable", False) is True
         self.inputs: Sequence[TensorSpec] = (TensorSpec("features", "FP64", (-1, self.features or -1)),)
         self.outputs: Sequence[TensorSpec] = (self._find_output(),)
         if callable(getattr(model, "predict_proba", None)):
@@ -70,9 +73,7 @@ class PythonModel(RowsModel):
 def load(path: Path, *, allow_pickle: bool = False) -> PythonModel:
     """Run model.py and its Model.load. Raises UnsafeArtifact where code is not allowed, LoadFailed."""
     if not allow_pickle:
-        raise UnsafeArtifact(
-            f"{path.name} is code that would run here; set spec.model.allowPickle: true if you trust it"
-        )
+        raise UnsafeArtifact(_unsafe(path))
     spec = importlib.util.spec_from_file_location("modelyard_user_model", path)
     if spec is None or spec.loader is None:
         raise LoadFailed(f"{path.name} is not a Python module")
@@ -114,3 +115,23 @@ def _line(exc: BaseException, path: Path) -> str:
     if isinstance(exc, SyntaxError) and exc.filename == str(path):
         lines.append(exc.lineno)
     return f" on line {lines[-1]}" if lines else ""
+
+
+def _claim(file: ArtifactFile) -> Claim:
+    return Claim.FOLDER if file.name == "model.py" else Claim.NONE
+
+
+def _unsafe(path: Path) -> str:
+    return f"{path.name} is code that would run here; set spec.model.allowPickle: true if you trust it"
+
+
+FORMAT = Format(
+    name="python",
+    artifact="`model.py` with your class `Model`; needs `allowPickle`",
+    claim=_claim,
+    load=load,
+    unsafe=_unsafe,
+    prediction="as its `predict`",
+    probabilities="where it has `predict_proba`",
+    rows="`batchable`",
+)

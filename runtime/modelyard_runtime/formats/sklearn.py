@@ -27,10 +27,16 @@ from modelyard_runtime.formats.compiling import (
     made_rows,
     text_columns,
 )
-from modelyard_runtime.formats.pickles import read_pickle
+from modelyard_runtime.formats.estimators import batching_of
+from modelyard_runtime.formats.format import ArtifactFile, Claim, Format
+from modelyard_runtime.formats.pickles import read_pickle, why_pickle_is_unsafe
 from modelyard_runtime.formats.threads import library
+from modelyard_runtime.formats.torchfiles import torch_kind
 
-__all__ = ["SklearnModel", "load"]
+__all__ = ["FORMAT", "SklearnModel", "load"]
+
+_PICKLES = (".pkl", ".pickle", ".joblib")
+_PICKLE_HEADS = tuple(b"\x80" + bytes([protocol]) for protocol in range(2, 6))
 
 _TRUSTED_PACKAGES = ("sklearn.", "numpy.random.", "scipy.interpolate.", "scipy.sparse.", "scipy.stats.")
 _TRUSTED_NAMES = frozenset(
@@ -65,6 +71,7 @@ class SklearnModel(RowsModel):
         self.feature_names = None if names is None else tuple(map(str, names))
         self.text_features = text_columns(estimator)
         self.metadata: Mapping[str, Any] = {}
+        self.batching = batching_of(estimator)
         self._program: Program | None = None
         try:
             self._program = compile_checked(estimator, self.features, self.text_features)
@@ -188,3 +195,29 @@ def _is_trusted(name: str) -> bool:
     return isinstance(found, type) and (
         found.__module__ == module_name or found.__module__.startswith(_TRUSTED_PACKAGES)
     )
+
+
+def _claim(file: ArtifactFile) -> Claim:
+    if file.suffix == ".skops":
+        return Claim.FILE
+    if file.suffix in _PICKLES:
+        return Claim.CODE
+    pickled = file.head.startswith(_PICKLE_HEADS) and torch_kind(file.path) is None
+    return Claim.CODE if pickled else Claim.NONE
+
+
+def _unsafe(path: Path) -> str:
+    return "" if path.suffix.lower() == ".skops" else why_pickle_is_unsafe(path)
+
+
+FORMAT = Format(
+    name="sklearn",
+    artifact='`*.skops`, as `skops.io.dump(model, "model.skops")` writes it; a pickle needs `allowPickle`',
+    claim=_claim,
+    load=load,
+    unsafe=_unsafe,
+    extra="sklearn",
+    prediction="as the estimator's `predict`",
+    probabilities="where it has `predict_proba`",
+    rows="scikit-learn's own estimators; else `batchable`",
+)

@@ -16,12 +16,15 @@ from typing import Any
 import numpy as np
 import orjson
 
-from modelyard_runtime.artifacts.torchfiles import TorchKind, torch_kind, why_unsafe
 from modelyard_runtime.errors import LoadFailed, StartupFailure, UnsafeArtifact
-from modelyard_runtime.formats.base import Array, InputRefused, Rows, RowsModel, TensorSpec
+from modelyard_runtime.formats.base import Array, Batching, InputRefused, Rows, RowsModel, TensorSpec
+from modelyard_runtime.formats.format import ArtifactFile, Claim, Format
 from modelyard_runtime.formats.threads import library, thread_count
+from modelyard_runtime.formats.torchfiles import TorchKind, torch_kind, why_unsafe
 
-__all__ = ["TorchModel", "load"]
+__all__ = ["FORMAT", "TorchModel", "load"]
+
+_SUFFIXES = (".pt2", ".pt", ".pth", ".ts")
 
 _SIGNATURE = "signature.json"
 _DATATYPES = {
@@ -69,6 +72,8 @@ class TorchModel(RowsModel):
         self._known = outputs is not None
         shapes = [spec.shape[:1] for spec in (*inputs, *(outputs or _UNKNOWN))]
         self._one_by_one = set(shapes) == {(1,)}
+        if self._one_by_one:
+            self.batching = Batching(True, "it takes one row, and each is computed by itself")
         self.inputs: Sequence[TensorSpec] = self._rows_of(inputs)
         self.outputs: Sequence[TensorSpec] = self._rows_of(outputs or _UNKNOWN)
         if len(self.inputs) == 1 and len(self.inputs[0].shape) == 2 and self.inputs[0].shape[1] > 0:
@@ -181,7 +186,13 @@ def _program(torch: Any, path: Path) -> TorchModel:
         args, kwargs = program.call_spec.in_spec.unflatten(list(feeds))
         return module(*args, **kwargs)
 
-    return TorchModel(torch, call, inputs, outputs)
+    model = TorchModel(torch, call, inputs, outputs)
+    tensors = [
+        value for value in (*(values.get(arg.name) for arg in given), *leaves) if isinstance(value, torch.Tensor)
+    ]
+    first = [value.shape[0] for value in tensors if isinstance(value, torch.Tensor) and value.ndim]
+    model.row_axes = tuple(str(size) for size in first if not isinstance(size, int))
+    return model
 
 
 def _module(torch: Any, module: Any, inputs: Sequence[TensorSpec]) -> TorchModel:
@@ -319,3 +330,19 @@ def _reason(exc: BaseException) -> str:
     lines = [line.strip() for line in str(exc).splitlines() if line.strip()] or [type(exc).__name__]
     # TorchScript begins with the places in its code, and ends with what was wrong.
     return lines[-1 if "TorchScript interpreter" in lines[0] else 0][:200]
+
+
+def _claim(file: ArtifactFile) -> Claim:
+    return Claim.CODE if file.suffix in _SUFFIXES and torch_kind(file.path) is not None else Claim.NONE
+
+
+FORMAT = Format(
+    name="torch",
+    artifact="`*.pt2` as `torch.export.save` writes it, or `*.pt`: TorchScript or a module; needs `allowPickle`",
+    claim=_claim,
+    load=load,
+    unsafe=why_unsafe,
+    extra="torch",
+    prediction="the first output",
+    rows="`batchable`",
+)

@@ -15,10 +15,11 @@ import numpy as np
 import orjson
 
 from modelyard_runtime.errors import LoadFailed
-from modelyard_runtime.formats.base import Array, InputRefused, Rows, RowsModel, TensorSpec
+from modelyard_runtime.formats.base import INDEPENDENT_ROWS, Array, InputRefused, Rows, RowsModel, TensorSpec
+from modelyard_runtime.formats.format import ArtifactFile, Claim, Format
 from modelyard_runtime.formats.threads import library, thread_count
 
-__all__ = ["XgboostModel", "load"]
+__all__ = ["FORMAT", "XgboostModel", "load"]
 
 _BINARY = ("binary:logistic",)
 _MULTI = ("multi:softprob",)
@@ -26,6 +27,8 @@ _MULTI = ("multi:softprob",)
 
 class XgboostModel(RowsModel):
     """An XGBoost booster; missing values are NaN."""
+
+    batching = INDEPENDENT_ROWS
 
     def __init__(self, xgboost: Any, booster: Any, config: Mapping[str, Any]) -> None:
         learner = config["learner"]
@@ -109,3 +112,22 @@ def _reason(exc: Exception) -> str:
     lines = str(exc).strip().splitlines()
     first = next((line for line in lines if line.strip()), "no reason given")
     return first.rpartition("Check failed: ")[2][:300]
+
+
+def _claim(file: ArtifactFile) -> Claim:
+    if file.suffix == ".ubj" or (file.name == "model.json" and isinstance(file.json.get("learner"), dict)):
+        return Claim.FILE
+    return Claim.ANY_NAME if isinstance(file.json.get("learner"), dict) else Claim.NONE
+
+
+FORMAT = Format(
+    name="xgboost",
+    artifact='`*.ubj` or `*.json`, as `model.save_model("model.ubj")` writes it',
+    claim=_claim,
+    load=load,
+    native=True,
+    extra="xgboost",
+    prediction="the class for an `XGBClassifier`, else as `Booster.predict`",
+    probabilities="`binary:logistic`, `multi:softprob`",
+    rows="always",
+)

@@ -10,10 +10,9 @@ import lightgbm
 import numpy as np
 import pytest
 import xgboost
-from modelyard_runtime.artifacts import detect
 from modelyard_runtime.dataplane.loading import warm_up
 from modelyard_runtime.errors import LoadFailed, UnknownFormat
-from modelyard_runtime.formats import InputRefused, Model, load_model
+from modelyard_runtime.formats import InputRefused, Model, detect, load_model
 from unit.runtime.test_compiling import data, frame
 
 

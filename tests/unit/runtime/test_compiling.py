@@ -10,9 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import skops.io
-from modelyard_runtime.artifacts import detect
 from modelyard_runtime.dataplane.loading import warm_up
-from modelyard_runtime.formats import Compiled, InputRefused, Model, load_model
+from modelyard_runtime.formats import Compiled, InputRefused, Model, detect, load_model
 from sklearn.compose import ColumnTransformer, make_column_selector, make_column_transformer
 from sklearn.datasets import make_classification, make_regression
 from sklearn.feature_selection import SelectKBest, VarianceThreshold

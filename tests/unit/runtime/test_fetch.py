@@ -213,7 +213,7 @@ def _two_models(source: Path) -> None:
 
 def _two_files(source: Path) -> None:
     (source / "model.json").rename(source / "a.json")
-    (source / "b.json").write_text("{}")
+    (source / "b.json").write_bytes((source / "a.json").read_bytes())
 
 
 def _other_files(source: Path) -> None:

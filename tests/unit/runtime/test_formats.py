@@ -15,10 +15,9 @@ import pytest
 import skops.io
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from modelyard_runtime.artifacts import detect
 from modelyard_runtime.dataplane.loading import warm_up
 from modelyard_runtime.errors import LoadFailed, StartupFailure, UnsafeArtifact, WarmupFailed
-from modelyard_runtime.formats import InputRefused, Model, TensorSpec, load_model
+from modelyard_runtime.formats import InputRefused, Model, TensorSpec, detect, load_model
 from sklearn.compose import ColumnTransformer
 from sklearn.datasets import load_diabetes, load_iris
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier

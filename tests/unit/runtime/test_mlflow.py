@@ -12,9 +12,8 @@ import pytest
 import skops.io
 import xgboost
 import yaml
-from modelyard_runtime.artifacts import detect
 from modelyard_runtime.errors import LoadFailed, StartupFailure, UnknownFormat, UnsafeArtifact
-from modelyard_runtime.formats import load_model
+from modelyard_runtime.formats import detect, load_model
 from skl2onnx import to_onnx
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline

@@ -10,10 +10,9 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from modelyard_runtime.artifacts import detect
 from modelyard_runtime.dataplane.loading import warm_up
 from modelyard_runtime.errors import LoadFailed
-from modelyard_runtime.formats import InputRefused, Model, TensorSpec, load_model
+from modelyard_runtime.formats import InputRefused, Model, TensorSpec, detect, load_model
 from onnx import TensorProto, helper
 from skl2onnx import to_onnx
 from skl2onnx.common.data_types import FloatTensorType, StringTensorType

@@ -10,11 +10,10 @@ import joblib
 import lightgbm
 import numpy as np
 import pytest
-from modelyard_runtime.artifacts import detect
 from modelyard_runtime.artifacts.fetch import fetch
 from modelyard_runtime.dataplane.loading import load_served, warm_up
 from modelyard_runtime.errors import LoadFailed, UnsafeArtifact, WarmupFailed
-from modelyard_runtime.formats import Compiled, InputRefused, Model, TensorSpec, load_model
+from modelyard_runtime.formats import Compiled, InputRefused, Model, TensorSpec, detect, load_model
 from modelyard_runtime.formats import python as python_format
 from modelyard_runtime.formats import sklearn as sklearn_format
 from sklearn.linear_model import LogisticRegression

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from scipy.special import expit
 
 from modelyard_runtime.formats.base import Array, all_finite
 from modelyard_runtime.formats.compiling.program import NotCompilable, Step, UseOriginal, kind_of, to_floats
@@ -102,6 +101,8 @@ def _probabilities(kind: str, model: Any, scores: Step) -> Step | None:
         return None
     if kind == "SGDClassifier" and model.loss != "log_loss":
         return None  # the original's own
+    from scipy.special import expit  # noqa: PLC0415 - formats are imported to find one, which need not be this
+
     softmax = kind.startswith("LogisticRegression") and getattr(model, "solver", "") != "liblinear"
 
     def run(rows: Array) -> Array:

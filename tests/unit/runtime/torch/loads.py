@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from modelyard_runtime.artifacts import detect
 from modelyard_runtime.dataplane.executor import predict_checked
 from modelyard_runtime.dataplane.loading import warm_up
 from modelyard_runtime.errors import RequestError, StartupFailure
-from modelyard_runtime.formats import load_model
+from modelyard_runtime.formats import detect, load_model
 
 ROWS = np.array([[0.5, -1.0, 2.0], [3.0, 0.25, -0.5], [0.0, 1.0, 1.5]])
 

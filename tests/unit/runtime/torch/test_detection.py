@@ -9,9 +9,8 @@ from pathlib import Path
 from zipfile import ZipFile
 
 import pytest
-from modelyard_runtime.artifacts import detect
 from modelyard_runtime.errors import LoadFailed, UnknownFormat, UnsafeArtifact
-from modelyard_runtime.formats import load_model
+from modelyard_runtime.formats import detect, load_model
 
 PROGRAM = ("m/archive_format", "m/models/model.json")
 OLD_PROGRAM = ("serialized_exported_program.json", "version")

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from modelyard_runtime.artifacts import detect
 from modelyard_runtime.artifacts.fetch import fetch
-from modelyard_runtime.artifacts.torchfiles import TorchKind, torch_kind
 from modelyard_runtime.errors import UnsafeArtifact
+from modelyard_runtime.formats import detect
 from modelyard_runtime.formats import torch as torch_format
+from modelyard_runtime.formats.torchfiles import TorchKind, torch_kind
 
 EVERY = {
     "program": TorchKind.PROGRAM,
