@@ -20,4 +20,5 @@ class Service:
     @bentoml.api
     def predict(self, instances: list[list[float]]) -> list[Any]:
         """Answer `{"instances": …}` with a list."""
-        return self._model.predict(np.array(instances)).tolist()
+        predictions: list[Any] = self._model.predict(np.array(instances)).tolist()
+        return predictions

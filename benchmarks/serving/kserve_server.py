@@ -10,7 +10,7 @@ import numpy as np
 from kserve import Model, ModelServer
 
 
-class SklearnModel(Model):  # type: ignore[misc]
+class SklearnModel(Model):
     """Loads a joblib file and answers V1."""
 
     def __init__(self, path: str) -> None:

@@ -95,11 +95,12 @@ class Namespace:
         return {}
 
     def wait_for_condition(self, kind: str, name: str, type_: str, status: str, reason: str) -> Object:
-        return eventually(
+        found: Object = eventually(
             lambda: self.condition(kind, name, type_),
             lambda condition: (condition.get("status"), condition.get("reason")) == (status, reason),
             f"{type_} of {kind} {name} to be {status} for {reason}",
         )
+        return found
 
 
 DIGEST = "sha256:" + "ab" * 32

@@ -1,6 +1,7 @@
 """The operator against a real API server and controller-manager; the test plays the kubelet."""
 
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 from manifest_cases import abtest, model_deployment
@@ -145,7 +146,7 @@ def test_deleting_takes_the_children_along(ns: Namespace) -> None:
     ns.kubectl("delete", "mdep", "churn")
 
     for kind, name in (("deployment", "churn"), ("service", "churn"), ("service", "churn-pods")):
-        eventually(lambda kind=kind, name=name: ns.get(kind, name), lambda seen: seen is None, f"{kind} {name} to go")
+        eventually(partial(ns.get, kind, name), lambda seen: seen is None, f"{kind} {name} to go")
 
 
 def test_a_namesake_made_at_once_waits_for_the_old_children_to_go(ns: Namespace) -> None:

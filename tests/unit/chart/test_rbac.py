@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from modelyard_operator.api.kinds import API_GROUP, CUSTOM_KINDS
-from modelyard_operator.kube.paths import path_of, watched_kinds
+from modelyard_operator.kube.paths import collection_path, watched_kinds
 from modelyard_operator.reconcile.children import CHILD_KINDS
 
 from .harness import Chart
@@ -37,7 +37,7 @@ def rights(role: dict[str, Any]) -> list[Right]:
 
 def resource_of(kind: str) -> tuple[str, str]:
     """Return the API group and the plural of a kind, from the URL that the operator asks."""
-    parts = path_of(kind, "default").strip("/").split("/")
+    parts = collection_path(kind, "default").strip("/").split("/")
     return ("" if parts[0] == "api" else parts[1]), parts[-1]
 
 

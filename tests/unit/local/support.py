@@ -134,7 +134,7 @@ class Rig:
         live = self.deployment(name)
         status = live.get("status", {})
         wanted = live["spec"]["replicas"]
-        return (
+        return bool(
             status.get("observedGeneration") == live["metadata"]["generation"]
             and status["replicas"] == status["updatedReplicas"] == status["availableReplicas"] == wanted
         )

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
+from operator import lt
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 from modelyard_local.objects import Key
@@ -21,8 +24,8 @@ async def test_a_change_of_endpoints_fails_no_request(folder: Path) -> None:
             for replicas in (3, 1, 2):
                 world.store.put(deployment("web", container(VERSION="1", DRAIN="0.5"), replicas=replicas))
                 await eventually_async(lambda: world.rolled_out("web"))
-                seen = len(load.answers)
-                await eventually_async(lambda seen=seen: len(load.answers) > seen + 50)
+                enough = len(load.answers) + 50
+                await eventually_async(lambda: len(load.answers), partial(lt, enough))
 
     assert load.failures == []
     assert set(load.answers) == {"1"}
@@ -61,7 +64,7 @@ async def test_an_open_connection_outlives_the_endpoint(folder: Path) -> None:
             writer.close()
             return None
 
-        connections = []
+        connections: list[Any] = []
         while len(connections) < 4:  # one to each pod at least: they are taken in turn
             if (connection := await connected()) is not None:
                 connections.append(connection)

@@ -1,5 +1,7 @@
 """When a split changes, when it waits, and what it remembers."""
 
+from typing import Any
+
 import pytest
 from manifest_cases import abtest
 from modelyard_operator.api.abtest import ABTestSpec
@@ -10,7 +12,7 @@ UP = {"churn": True, "churn-gbm": True}
 GBM_DOWN = {"churn": True, "churn-gbm": False}
 
 
-def _spec(current: int, gbm: int, **changes: object) -> ABTestSpec:
+def _spec(current: int, gbm: int, **changes: Any) -> ABTestSpec:
     manifest = abtest(**changes)
     for variant, weight in zip(manifest["spec"]["variants"], (current, gbm), strict=True):
         variant["weight"] = weight

@@ -83,7 +83,8 @@ def test_categories_are_text_and_numbers_may_be_missing(tmp_path: Path) -> None:
 
     asked = np.array([[0.5, "a"], [-0.5, "never seen"], [np.nan, "b"]], dtype=object)
     assert model.predict(asked).tolist() == fitted.predict(asked).tolist()
-    assert (model.feature_names, model.text_features) == (("age", "plan"), {1})
+    assert list(model.feature_names or ()) == ["age", "plan"]
+    assert model.text_features == {1}
     assert model.inputs[0].datatype == "BYTES"
     with pytest.raises(InputRefused, match="Cannot convert"):
         model.predict(np.array([["much", "a"]], dtype=object))

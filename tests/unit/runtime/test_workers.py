@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -29,7 +30,7 @@ from waiting import eventually
 
 BODY = {"features": [1, 2]}
 TENSOR = {"inputs": [{"name": "features", "datatype": "FP64", "shape": [1, 2], "data": [1, 2]}]}
-TWO = {"MODELYARD_WORKERS": "2"}
+TWO: dict[str, Any] = {"MODELYARD_WORKERS": "2"}
 WAITING = """
 import json, os, pathlib, time
 

@@ -109,6 +109,6 @@ class TestCancelled:
 
         async def scenario() -> list[Any]:
             start = self.ask(compute)
-            return await asyncio.gather(start(), start(), return_exceptions=True)
+            return list(await asyncio.gather(start(), start(), return_exceptions=True))
 
         assert [str(error) for error in asyncio.run(scenario())] == ["no", "no"]

@@ -79,7 +79,8 @@ def test_numbers_in_json(values: Any) -> None:
 )
 def test_whole_requests_of_tritonclient(tensors: dict[str, Any]) -> None:
     """Several tensors, raw: REST's body and gRPC's message."""
-    rest, rpc = [], []
+    rest: list[Any] = []
+    rpc: list[Any] = []
     for name, values in tensors.items():
         for module, inputs in ((triton_http, rest), (triton_grpc, rpc)):
             made = module.InferInput(name, list(values.shape), np_to_triton_dtype(values.dtype))

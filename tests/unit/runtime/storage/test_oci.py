@@ -97,7 +97,7 @@ def test_a_packed_folder_is_unpacked(layer: tuple[str, bytes, dict[str, str]], p
 
 
 def test_of_an_image_the_folder_models_arrives_layer_over_layer(push: Pusher, registry: Server, tmp_path: Path) -> None:
-    base = {
+    base: dict[str, bytes | str] = {
         "etc/passwd": b"root",
         "bin/sh": "busybox",
         "models/model.json": b"old",

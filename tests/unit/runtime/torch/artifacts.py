@@ -146,7 +146,7 @@ def write_modules(folder: Path, place: Any) -> None:
     beside.mkdir()
     (beside / "net.py").write_text(NET)
     sys.path.insert(0, str(beside))
-    import net as code
+    import net as code  # type: ignore[import-not-found] # written a line ago
 
     module = code.Net()
     saved = place("module", module.eval()(ROWS))

@@ -60,7 +60,7 @@ def serve_artifact(
     servers: dict[str, Server] = {}
     with ExitStack() as stack:
 
-        def start(name: str, **env: str) -> Server:
+        def start(name: str, **env: Any) -> Server:
             if name not in servers:
                 folder = tmp_path_factory.mktemp(name)
                 fetch((artifacts / name).as_uri(), folder / "volume", allow_pickle=True)

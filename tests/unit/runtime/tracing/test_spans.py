@@ -174,11 +174,12 @@ def test_hostile_headers_cost_no_span(server: Server, collector: Collector) -> N
     twice = [("traceparent", new_trace()[1]["traceparent"]) for _ in range(2)]
     before = {span.trace_id for span in collector.spans if not span.parent_id}
 
-    for headers in (
+    hostile: tuple[list[tuple[str, Any]], ...] = (
         [*long.items(), ("tracestate", f"vendor={'x' * 600}"), ("user-agent", "y" * 9000)],
         [*host.items(), ("host", "[x:99999"), ("user-agent", "\xff\xfe".encode("latin-1"))],
         twice,
-    ):
+    )
+    for headers in hostile:
         httpx.post(f"{server.url}/predict", json={"features": ROW}, headers=headers).raise_for_status()
 
     tall, _ = collector.wait_for(long_id)

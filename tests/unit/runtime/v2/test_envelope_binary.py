@@ -25,8 +25,8 @@ WANTED = {"parameters": {"binary_data_output": True}}
 def request(rows: Any = ROWS, dtype: str = "<f8", datatype: str = "FP64", **other: Any) -> tuple[bytes, int]:
     """Return a body, and the bytes of its JSON."""
     values = np.array(rows, dtype)
-    tensor = {"name": "features", "shape": values.shape, "datatype": datatype}
-    tensor["parameters"] = {"binary_data_size": values.nbytes}
+    parameters = {"binary_data_size": values.nbytes}
+    tensor = {"name": "features", "shape": values.shape, "datatype": datatype, "parameters": parameters}
     head = orjson.dumps({**WANTED, **other, "inputs": [tensor]})
     return head + values.tobytes(), len(head)
 

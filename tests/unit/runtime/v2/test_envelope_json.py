@@ -23,7 +23,7 @@ from modelyard_runtime.protocols.v2.request import InferRequest, parse_infer
 from unit.runtime.support import Api, FakeModel
 
 TENSOR = {"name": "features", "shape": [1, 2], "datatype": "FP64", "data": [1, 2.5]}
-TWO_ROWS = {**TENSOR, "shape": [2, 2], "data": [[1, 2.5], [3, 4]]}
+TWO_ROWS: dict[str, Any] = {**TENSOR, "shape": [2, 2], "data": [[1, 2.5], [3, 4]]}
 
 
 def body(other: dict[str, Any] | None = None, **changes: Any) -> bytes:
