@@ -84,6 +84,7 @@ FULL = model_deployment(
         "version": "4",
         "digest": "sha256:" + "0" * 64,
         "allowPickle": True,
+        "parameters": {"batchable": True},
     },
     replicas=0,
     resources={"requests": {"cpu": "500m", "memory": "256Mi"}, "limits": {"cpu": 2, "memory": "0.5Gi"}},
@@ -118,6 +119,10 @@ CASES = (
     _mdep("allow-pickle", None, lambda m: m["spec"]["model"].update(allowPickle=True, format="python")),
     _mdep("torch", None, lambda m: m["spec"]["model"].update(allowPickle=True, format="torch")),
     _mdep("allow-pickle-as-text", "spec.model.allowPickle", lambda m: m["spec"]["model"].update(allowPickle="true")),
+    _mdep("not-batchable", None, lambda m: m["spec"]["model"].update(parameters={"batchable": False})),
+    _mdep(
+        "unknown-parameter", "spec.model.parameters.batch", lambda m: m["spec"]["model"].update(parameters={"batch": 1})
+    ),
     _mdep("unknown-format", "spec.model.format", lambda m: m["spec"]["model"].update(format="tensorflow")),
     _uri("https", "https://models.example/churn.tar.gz", None),
     _uri("pvc", "pvc://models/churn/1", None),

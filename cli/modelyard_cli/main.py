@@ -73,6 +73,9 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--version", dest="model_version", help="the served version (default: from the digest)")
     serve.add_argument("--digest", help="sha256:<hex>; another content is refused")
     serve.add_argument("--allow-pickle", action="store_true", help="take formats that run the artifact's own code")
+    serve.add_argument(
+        "--batchable", action="store_true", help="rows are independent: gather those of different requests"
+    )
     serve.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: %(default)s)")
     serve.add_argument("--port", type=int, default=8080, help="the port to listen on (default: %(default)s)")
     serve.add_argument(

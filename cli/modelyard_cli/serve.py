@@ -112,6 +112,8 @@ def _environ(options: argparse.Namespace, name: str) -> dict[str, str]:
         environ[Env.WORKERS] = str(options.workers)
     if options.allow_pickle:
         environ[Env.ALLOW_PICKLE] = "true"
+    if options.batchable:
+        environ[Env.BATCHABLE] = "true"
     if options.admin_token_file is not None:
         environ[Env.ADMIN_TOKEN_FILE] = options.admin_token_file
     # A person who presses Ctrl-C is not a balancer that has to take note first.

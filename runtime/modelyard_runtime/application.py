@@ -76,7 +76,11 @@ class RuntimeApp:
             on_batch=self.metrics.batch,
         )
         self.catalog = Catalog(
-            self.registry, self.metrics, allow_pickle=settings.allow_pickle, warmup_requests=settings.warmup_requests
+            self.registry,
+            self.metrics,
+            allow_pickle=settings.allow_pickle,
+            batchable=settings.batchable,
+            warmup_requests=settings.warmup_requests,
         )
         token = read_token(settings.admin_token_file)
         cache = AnswerCache(

@@ -118,6 +118,7 @@ class Env(StrEnum):
     # `modelyard serve` alone; without it, models are not changed
     ADMIN_TOKEN_FILE = "MODELYARD_ADMIN_TOKEN_FILE"  # noqa: S105 -- the name of a variable
     DOCKER_CONFIG_JSON = "MODELYARD_DOCKER_CONFIG_JSON"  # the .dockerconfigjson of the Secret, for oci:// only
+    BATCHABLE = "MODELYARD_BATCHABLE"  # true or false: whether rows are independent, by the author's word
     HOST = "MODELYARD_HOST"  # the address to listen on; 0.0.0.0 unless given
     PORT = "MODELYARD_PORT"  # the port to listen on; HTTP_PORT unless given, any free one for 0
     GRPC_PORT = "MODELYARD_GRPC_PORT"  # for gRPC; GRPC_PORT unless given or PORT is another: then any free one

@@ -29,6 +29,8 @@ class Settings:
     """The served version; empty: the one in artifact.json."""
     allow_pickle: bool = False
     """Whether artifacts may run code of their own: pickles, joblib files and the formats python and torch."""
+    batchable: bool | None = None
+    """The author's word on whether a model's rows are independent; None: the model's own."""
     host: str = "0.0.0.0"  # noqa: S104 -- a pod serves on all its addresses; local mode gives one
     """The address to listen on."""
     port: int = HTTP_PORT
@@ -88,6 +90,7 @@ class Settings:
             model_format=read.text(Env.MODEL_FORMAT, ""),
             model_version=read.text(Env.MODEL_VERSION, ""),
             allow_pickle=read.choice(Env.ALLOW_PICKLE, "false", ("true", "false")) == "true",
+            batchable={"true": True, "false": False}.get(read.choice(Env.BATCHABLE, "", ("", "true", "false"))),
             host=read.text(Env.HOST, cls.host),
             port=port,
             # Where the one port was moved, the usual other one may be somebody else's.

@@ -21,6 +21,7 @@ __all__ = [
     "Model",
     "ModelDeploymentSpec",
     "ModelDeploymentStatus",
+    "Parameters",
     "Resources",
     "Serving",
     "Warmup",
@@ -122,6 +123,16 @@ class Credentials(Spec):
     )
 
 
+class Parameters(Spec):
+    """What the artifact's author knows of the model, and its format can't."""
+
+    batchable: bool | None = Field(
+        None,
+        description="Whether rows are independent: true where the format can't know, after which a trial at load has "
+        "to agree; false computes each request alone.",
+    )
+
+
 class Model(Spec):
     """Which artifact is served, and under which name."""
 
@@ -152,6 +163,9 @@ class Model(Spec):
     )
     allow_pickle: bool = Field(
         False, description="Whether the artifact may run code of its own: joblib, pickle, python and torch need it."
+    )
+    parameters: Parameters = Field(
+        default_factory=Parameters, description="What the artifact's author knows of the model, and its format can't."
     )
     credentials: Credentials | None = Field(
         None, description="What the artifact's storage asks for; only the init container gets it."

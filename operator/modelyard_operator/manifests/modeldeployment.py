@@ -125,6 +125,8 @@ def _runtime_container(name: str, spec: ModelDeploymentSpec, settings: Settings)
     }
     if spec.model.allow_pickle:
         env[Env.ALLOW_PICKLE] = "true"
+    if spec.model.parameters.batchable is not None:
+        env[Env.BATCHABLE] = "true" if spec.model.parameters.batchable else "false"
     if serving.workers > 1:
         env[Env.WORKERS] = str(serving.workers)
     container: Object = {

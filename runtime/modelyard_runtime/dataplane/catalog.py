@@ -73,11 +73,18 @@ class Catalog:
     """
 
     def __init__(
-        self, registry: Registry, metrics: Metrics, *, allow_pickle: bool = False, warmup_requests: int = 1
+        self,
+        registry: Registry,
+        metrics: Metrics,
+        *,
+        allow_pickle: bool = False,
+        batchable: bool | None = None,
+        warmup_requests: int = 1,
     ) -> None:
         self._registry = registry
         self._metrics = metrics
         self._allow_pickle = allow_pickle
+        self._batchable = batchable
         self._warmup_requests = warmup_requests
         self._workers = Workers(1, "load")
         self._root: Path | None = None
@@ -202,6 +209,7 @@ class Catalog:
                 format=source.format,
                 version=source.version,
                 allow_pickle=self._allow_pickle,
+                batchable=self._batchable,
                 warmup_requests=self._warmup_requests,
             )
         except BaseException:

@@ -66,7 +66,12 @@ class Compute:
             return (predict_checked(model, tensors[0]),)
 
         (predictions,) = await self._batcher.run(
-            call, (rows,), rows=len(rows), deadline=deadline, group=(id(model), "predict"), on_start=on_start
+            call,
+            (rows,),
+            rows=len(rows),
+            deadline=deadline,
+            group=(id(model), "predict") if model.batching.allowed else None,
+            on_start=on_start,
         )
         return predictions
 
@@ -146,6 +151,8 @@ def infer_checked(model: Model, tensors: Mapping[str, Array], wanted: Sequence[s
 
 def _batch_rows(model: Model, tensors: Mapping[str, Array]) -> int | None:
     """Return the rows, the first axis of each input; None for inputs that may not be gathered with others."""
+    if not model.batching.allowed:
+        return None
     specs = {spec.name: spec.shape for spec in model.inputs}
     rows: set[int] = set()
     for name, tensor in tensors.items():

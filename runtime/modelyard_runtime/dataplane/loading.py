@@ -28,19 +28,22 @@ def load_served(
     format: str = "",
     version: str = "",
     allow_pickle: bool = False,
+    batchable: bool | None = None,
     warmup_requests: int = 1,
     clock: Callable[[], float] = time.perf_counter,
 ) -> tuple[ServedModel, float]:
     """Load and warm up what was fetched into `directory`; return it with the seconds that this took.
 
-    `format` and `version` are those of artifact.json where they are empty. Raises StartupFailure.
+    `format` and `version` are those of artifact.json where they are empty; `batchable` is the author's word on whether
+    rows are independent, None to have the model's own. Raises StartupFailure.
     """
     start = clock()
     root = directory / ARTIFACT_DIR
     try:
         report = read_report(directory)
         _check_there(root)
-        model = load_model(detect(root, format or report.format, allow_pickle=allow_pickle))
+        found = detect(root, format or report.format, allow_pickle=allow_pickle)
+        model = load_model(found, batchable=batchable)
         warm_up(model, warmup_requests)
     except MemoryError as exc:
         if isinstance(exc, StartupFailure):

@@ -14,12 +14,25 @@ __all__ = ["batching_of"]
 
 _KNOWN_PACKAGES = ("sklearn", "lightgbm", "xgboost", "catboost")
 """Packages whose estimators treat rows independently, but for `_DEPENDENT`."""
-_DATA_PACKAGES = ("numpy", "scipy", "pandas", "builtins", "collections", "abc", "_thread", "threading", "enum")
+_DATA_PACKAGES = (
+    *("numpy", "scipy", "pandas"),
+    *("builtins", "collections", "abc", "_thread", "threading", "enum", "ctypes"),
+)
+    "numpy",
+    "scipy",
+    "pandas",
+    "builtins",
+    "collections",
+    "abc",
+    "_thread",
+    "threading",
+    "enum",
+    "ctypes",
+)
 """Packages whose objects are data: they compute nothing by themselves."""
 _DEPENDENT = {
     "NMF": "it factorizes all rows of a call together",
     "MiniBatchNMF": "it factorizes all rows of a call together",
-    "DummyClassifier": "it may answer at random, by a row's position",
 }
 
 
@@ -69,8 +82,10 @@ def _doubt(item: Any) -> Iterator[str]:
         yield f"it is not known whether {kind.__name__} treats rows independently"
     elif kind.__name__ in _DEPENDENT:
         yield f"{kind.__name__} does not treat rows independently: {_DEPENDENT[kind.__name__]}"
-    elif kind.__name__ == "IterativeImputer" and item.sample_posterior:
-        yield "IterativeImputer with sample_posterior draws at random"
+    elif (kind.__name__ == "DummyClassifier" and item.strategy in ("stratified", "uniform")) or (
+        kind.__name__ == "IterativeImputer" and item.sample_posterior
+    ):
+        yield f"{kind.__name__} answers at random, by a row's place among the others"
 
 
 def _package(item: Any) -> str:

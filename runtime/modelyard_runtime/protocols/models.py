@@ -54,6 +54,8 @@ class ModelDescription(BaseModel):
     feature_names: list[str] | None = None
     compiled: str | None = None
     compiled_reason: str | None = None
+    batching: bool | None = None
+    batching_reason: str | None = None
     metadata: dict[str, Any] | None = None
     counts: ModelCounts | None = None
 
@@ -109,6 +111,8 @@ def _details(served: ServedModel | None, counts: Counts) -> dict[str, Any]:
         "feature_names": list(model.feature_names) if model.feature_names is not None else None,
         "compiled": model.compiled.form,
         "compiled_reason": model.compiled.reason or None,
+        "batching": model.batching.allowed,
+        "batching_reason": model.batching.reason,
         "metadata": dict(model.metadata),
         "counts": {
             "request_count": counts.request_count,

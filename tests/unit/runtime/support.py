@@ -20,7 +20,8 @@ from modelyard_runtime.application import RuntimeApp
 from modelyard_runtime.artifacts.fetch import fetch
 from modelyard_runtime.contract import Env
 from modelyard_runtime.dataplane.registry import ServedModel
-from modelyard_runtime.formats import Model, RowsModel, TensorSpec
+from modelyard_runtime.formats import Batching, Model, RowsModel, TensorSpec
+from modelyard_runtime.formats.base import INDEPENDENT_ROWS
 from modelyard_runtime.http.drain import Drain
 from modelyard_runtime.settings import Settings
 from waiting import eventually
@@ -65,6 +66,7 @@ class FakeModel(RowsModel):
     feature_names: Sequence[str] | None = None
     inline: bool = True
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    batching: Batching = INDEPENDENT_ROWS
     inputs: Sequence[TensorSpec] = (TensorSpec("features", "FP64", (-1, 2)),)
     outputs: Sequence[TensorSpec] = (TensorSpec("prediction", "FP64", (-1,)),)
 

@@ -153,6 +153,8 @@ def test_models_describe_themselves(api: Api) -> None:
         "feature_names": None,
         "compiled": "original",
         "compiled_reason": None,
+        "batching": True,
+        "batching_reason": "its rows are independent by construction",
         "metadata": {},
         "counts": {"request_count": 1, "error_count": 0, "error_rate": 0.0},
     }
