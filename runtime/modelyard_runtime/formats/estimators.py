@@ -14,20 +14,8 @@ __all__ = ["batching_of"]
 
 _KNOWN_PACKAGES = ("sklearn", "lightgbm", "xgboost", "catboost")
 """Packages whose estimators treat rows independently, but for `_DEPENDENT`."""
-_DATA_PACKAGES = (
-    *("numpy", "scipy", "pandas"),
-    *("builtins", "collections", "abc", "_thread", "threading", "enum", "ctypes"),
-)
-    "numpy",
-    "scipy",
-    "pandas",
-    "builtins",
-    "collections",
-    "abc",
-    "_thread",
-    "threading",
-    "enum",
-    "ctypes",
+_DATA_PACKAGES = frozenset(
+    ("numpy", "scipy", "pandas", "builtins", "collections", "abc", "_thread", "threading", "enum", "ctypes")
 )
 """Packages whose objects are data: they compute nothing by themselves."""
 _DEPENDENT = {

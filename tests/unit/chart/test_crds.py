@@ -42,6 +42,9 @@ def test_crds_can_be_left_to_others(chart: Chart) -> None:
 def checkout(repository: Path, tmp_path: Path) -> Path:
     for folder in ("scripts", "crds", "helm", "runtime/modelyard_runtime/protocols/grpc"):
         shutil.copytree(repository / folder, tmp_path / folder)
+    (tmp_path / "docs").mkdir()
+    for file in ("runtime/modelyard_runtime/contract.py", "README.md", "docs/formats.md"):
+        shutil.copy(repository / file, tmp_path / file)
     return tmp_path
 
 
@@ -78,6 +81,21 @@ def test_stale_copies_are_shown_and_then_written_anew(checkout: Path) -> None:
     assert generate(checkout).returncode == 0
     assert stale.read_text() == good
     assert not left_over.exists()
+
+
+def test_a_stale_list_of_formats_is_shown_and_then_written_anew(checkout: Path) -> None:
+    files = [checkout / name for name in ("runtime/modelyard_runtime/contract.py", "README.md", "docs/formats.md")]
+    good = [file.read_text() for file in files]
+    for file, text in zip(files, good, strict=True):
+        file.write_text(text.replace('"catboost", ', "").replace("| `catboost` |", "| `dogboost` |"))
+
+    check = generate(checkout, "--check")
+
+    assert check.returncode == 1
+    assert "out of date: the lists of formats;" in check.stderr
+    assert all(f"out of date: {file.relative_to(checkout)}" in check.stdout for file in files)
+    assert generate(checkout).returncode == 0
+    assert [file.read_text() for file in files] == good
 
 
 def test_an_unknown_option_writes_nothing(checkout: Path) -> None:
