@@ -1,7 +1,7 @@
-"""The one ASGI application: predictions, probes and metrics straight to their routes, everything else to FastAPI.
+"""The application of one server process: its data plane, its routes, and the ASGI application over both.
 
-FastAPI with pydantic is a fifth of a small server's memory, and most servers are never asked for what it answers: it
-is imported when somebody asks.
+Predictions, probes and metrics are answered ahead of FastAPI, by the handlers that FastAPI's routes call as well: they
+cost a fraction, and FastAPI with pydantic, a fifth of a small server's memory, is imported when a request needs it.
 """
 
 from __future__ import annotations
@@ -11,21 +11,24 @@ import time
 from collections.abc import Callable
 
 from modelyard_runtime.contract import METRICS_PATH
-from modelyard_runtime.dataplane.answers import Answers, size_of_answer
-from modelyard_runtime.dataplane.cache import AnswerCache
 from modelyard_runtime.dataplane.catalog import Catalog
-from modelyard_runtime.dataplane.executor import Compute
+from modelyard_runtime.dataplane.dataplane import DataPlane
+from modelyard_runtime.dataplane.executor import Executor
 from modelyard_runtime.dataplane.registry import Registry
-from modelyard_runtime.http.body import Message, Receive, Scope, Send
+from modelyard_runtime.dataplane.response_cache import ResponseCache, ResponseStore, size_of_response
+from modelyard_runtime.http import asgi
+from modelyard_runtime.http.asgi import Message, Receive, Scope, Send
 from modelyard_runtime.http.drain import Drain
-from modelyard_runtime.later import App, Later
+from modelyard_runtime.http.lazy_application import LazyApplication
+from modelyard_runtime.protocols.admin_token import read_token
+from modelyard_runtime.protocols.get_route import GetRoute
 from modelyard_runtime.protocols.health import health_routes
+from modelyard_runtime.protocols.inference import InferenceContext, InferenceRoute
+from modelyard_runtime.protocols.json_reader import JsonReader
 from modelyard_runtime.protocols.metrics import metrics_route
 from modelyard_runtime.protocols.predict import predict_routes
-from modelyard_runtime.protocols.route import HotRoute, Parts
-from modelyard_runtime.protocols.token import read_token
-from modelyard_runtime.protocols.v1 import find_v1, v1_route
-from modelyard_runtime.protocols.v2.infer import Envelopes, find_infer, infer_route
+from modelyard_runtime.protocols.v1 import find_v1_model, v1_route
+from modelyard_runtime.protocols.v2.infer import find_v2_model, v2_route
 from modelyard_runtime.protocols.v2.repository import Repository
 from modelyard_runtime.settings import Settings
 from modelyard_runtime.telemetry.metrics import Metrics
@@ -35,7 +38,7 @@ from modelyard_runtime.workers.board import Board
 from modelyard_runtime.workers.member import Member
 from modelyard_runtime.workers.peers import Peers
 
-__all__ = ["RuntimeApp"]
+__all__ = ["Application"]
 
 _logger = logging.getLogger(__name__)
 _MAX_PATHS = 256
@@ -43,8 +46,8 @@ _MAX_PATH = 300
 """How many paths, of how many characters, have their route remembered."""
 
 
-class RuntimeApp:
-    """The ASGI application of one server process, with the parts that its routes share."""
+class Application:
+    """The ASGI application of one server process, with the data plane that its routes share."""
 
     def __init__(
         self,
@@ -62,12 +65,12 @@ class RuntimeApp:
         """
         self.registry = Registry()
         self.metrics = Metrics()
-        statistics = Statistics()
-        self.totals: OwnTotals | Peers = OwnTotals(self.metrics, statistics)
+        self.statistics = Statistics()
+        self.totals: OwnTotals | Peers = OwnTotals(self.metrics, self.statistics)
         if member is not None and board is not None:
-            self.totals = Peers(member, board, self.metrics, statistics)
+            self.totals = Peers(member, board, self.metrics, self.statistics)
             self.registry.hold(lambda: board.complete)
-        self.compute = Compute(
+        self.executor = Executor(
             max_queue=settings.max_queue,
             threads=threads,
             workers=settings.workers,
@@ -82,92 +85,99 @@ class RuntimeApp:
             batchable=settings.batchable,
             warmup_requests=settings.warmup_requests,
         )
-        token = read_token(settings.admin_token_file)
-        cache = AnswerCache(
-            ttl=settings.cache_ttl, max_bytes=settings.cache_max_bytes, clock=clock, size=size_of_answer
+        store = ResponseStore(
+            ttl=settings.cache_ttl, max_bytes=settings.cache_max_bytes, clock=clock, size=size_of_response
         )
-        answers = Answers(cache, self.registry, self.metrics)
-        self._logs_requests = _logger.isEnabledFor(logging.DEBUG)
-        self._drain = drain
-        self.parts = Parts(
-            registry=self.registry,
-            compute=self.compute,
-            answers=answers,
-            metrics=self.metrics,
-            statistics=statistics,
-            totals=self.totals,
-            repository=Repository(self.catalog, token),
-            max_body_bytes=settings.max_body_bytes,
+        self.plane = DataPlane(
+            self.registry,
+            self.executor,
+            ResponseCache(store, self.registry, self.metrics),
+            self.metrics,
+            self.statistics,
             timeout=settings.timeout,
-            draining=lambda: drain.active,
+            max_body_bytes=settings.max_body_bytes,
         )
-        self._routes = predict_routes(self.parts)
-        self._named: dict[str, HotRoute | None] = {}
-        self._envelopes = Envelopes(self.parts.floats)
         self.metrics.watch(
-            in_flight=lambda: self.in_flight,
-            queue_rows=lambda: self.compute.queue_rows,
+            in_flight=lambda: self.plane.in_flight,
+            queue_rows=lambda: self.executor.queue_rows,
         )
-        self._plain = health_routes(self.registry, drain)
-        self._plain[METRICS_PATH] = metrics_route(self.totals, self.parts.draining)
+        token = read_token(settings.admin_token_file)
+        self.repository = Repository(self.catalog, token)
+        self.context = InferenceContext(self.plane, drain)
+        self._drain = drain
+        self._shortcuts = settings.shortcuts
+        self._logs_requests = _logger.isEnabledFor(logging.DEBUG)
+        self._reader = JsonReader(shortcuts=settings.shortcuts)
+        self._inference: dict[str, InferenceRoute] = predict_routes(self.context, self._reader)
+        self._of_models: dict[str, InferenceRoute | None] = {}
+        self._get: dict[str, GetRoute] = {
+            **health_routes(self.registry, drain),
+            METRICS_PATH: metrics_route(self.totals, drain),
+        }
 
-        def rare() -> App:
-            from modelyard_runtime.rare import rare_routes  # noqa: PLC0415 - imports FastAPI
+        def fastapi() -> asgi.Application:
+            from modelyard_runtime.protocols.rest.app import create_app  # noqa: PLC0415 - imports FastAPI
 
-            return rare_routes(self.parts, self.catalog, token)
+            return create_app(
+                self._find,
+                self.registry,
+                self.totals,
+                catalog=self.catalog,
+                repository=self.repository,
+                token=token,
+            )
 
-        self._rare = Later(rare)
+        self._fastapi = LazyApplication(fastapi)
 
     def close(self) -> None:
         """End the threads once they are idle, and delete what was fetched."""
-        self.compute.close()
+        self.executor.close()
         self.catalog.close()
         if isinstance(self.totals, Peers):
             self.totals.close()
 
-    @property
-    def in_flight(self) -> int:
-        """Inference requests that are being answered."""
-        return self.parts.in_flight
-
-    def direct(self, path: str) -> HotRoute | None:
-        """Return the route that answers POST requests to `path` without ASGI; None for all others."""
-        return None if self._logs_requests else self._hot(path)
-
-    def _hot(self, path: str) -> HotRoute | None:
-        found = self._routes.get(path)
-        if found is not None or not path.startswith(("/v1/", "/v2/")):
-            return found
-        try:
-            return self._named[path]
-        except KeyError:
-            pass
-        if (named := find_infer(path)) is not None:
-            found = infer_route(self.parts, self._envelopes, *named)
-        elif (named := find_v1(path)) is not None:
-            found = v1_route(self.parts, *named)
-        if len(path) <= _MAX_PATH:
-            if len(self._named) >= _MAX_PATHS:
-                self._named.clear()  # clients can make up as many as they like
-            self._named[path] = found
-        return found
+    def inference_route(self, path: str) -> InferenceRoute | None:
+        """Return the route that may answer a whole POST request to a decoded path ahead of ASGI; None: none may."""
+        return self._find_inference(path) if self._shortcuts and not self._logs_requests else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one connection of ASGI."""
         if self._logs_requests:
             send = _logged(scope, send)
-        if scope["type"] == "http":
-            route = self._plain.get(scope["path"]) or self._hot(scope["path"])
+        if self._shortcuts and scope["type"] == "http":
+            route = self._find(scope["path"])
             if route is not None:
                 await route.respond(scope, receive, send)
                 return
 
         async def send_closing(message: Message) -> None:
             if message["type"] == "http.response.start" and self._drain.active:
-                message["headers"] = [*message.get("headers", ()), (b"connection", b"close")]
+                headers = [header for header in message.get("headers", ()) if header[0] != b"connection"]
+                message["headers"] = [*headers, (b"connection", b"close")]
             await send(message)
 
-        await self._rare(scope, receive, send_closing)
+        await self._fastapi(scope, receive, send_closing)
+
+    def _find(self, path: str) -> GetRoute | InferenceRoute | None:
+        return self._get.get(path) or self._find_inference(path)
+
+    def _find_inference(self, path: str) -> InferenceRoute | None:
+        found = self._inference.get(path)
+        if found is not None or not path.startswith(("/v1/", "/v2/")):
+            return found
+        try:
+            return self._of_models[path]
+        except KeyError:
+            pass
+        if (model := find_v2_model(path)) is not None:
+            found = v2_route(self.context, self._reader, model)
+        elif (model := find_v1_model(path)) is not None:
+            found = v1_route(self.context, self._reader, model)
+        if len(path) <= _MAX_PATH:
+            if len(self._of_models) >= _MAX_PATHS:
+                self._of_models.clear()  # clients can make up as many as they like
+            self._of_models[path] = found
+        return found
 
 
 def _logged(scope: Scope, send: Send) -> Send:

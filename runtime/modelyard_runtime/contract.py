@@ -122,6 +122,7 @@ class Env(StrEnum):
     HOST = "MODELYARD_HOST"  # the address to listen on; 0.0.0.0 unless given
     PORT = "MODELYARD_PORT"  # the port to listen on; HTTP_PORT unless given, any free one for 0
     GRPC_PORT = "MODELYARD_GRPC_PORT"  # for gRPC; GRPC_PORT unless given or PORT is another: then any free one
+    SHORTCUTS = "MODELYARD_SHORTCUTS"  # off: every request takes the general way; for tests, and to hunt bugs
     WORKERS = "MODELYARD_WORKERS"  # processes that serve as one; 1 unless given
     DNS = "MODELYARD_DNS"  # ADDRESS:PORT of the resolver that Envoy asks; the machine's own unless given
     TERMINATION_LOG = (

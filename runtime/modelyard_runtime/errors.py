@@ -19,6 +19,7 @@ RequestError                    answers one request with `status` and `{"error":
 ├── UnsupportedEncoding 415     (ValueError)
 ├── WrongInput 422              (ValueError)
 ├── QueueFull 429               (RuntimeError)
+├── ClientGone 499              (ConnectionError)
 ├── ModelFailed 500             (RuntimeError)
 ├── Unsupported 501             (NotImplementedError)
 ├── NotReady 503                (RuntimeError)
@@ -37,6 +38,7 @@ __all__ = [
     "BadRequest",
     "BodyTimeout",
     "BodyTooLarge",
+    "ClientGone",
     "DeadlineExceeded",
     "DigestMismatch",
     "Forbidden",
@@ -191,6 +193,15 @@ class QueueFull(RequestError, RuntimeError):
 
     status = 429
     retry_after = 1
+
+
+class ClientGone(RequestError, ConnectionError):
+    """The client closed its connection before its request was answered; 499 as proxies put it."""
+
+    status = 499
+
+    def __init__(self) -> None:
+        super().__init__("the client closed its connection before it was answered")
 
 
 class ModelFailed(RequestError, RuntimeError):

@@ -63,6 +63,8 @@ class Settings:
     """Holds the token with which models may be loaded, activated and unloaded over HTTP; None: nobody may."""
     timeout: float = 30.0
     """From a request's arrival to its answer."""
+    shortcuts: bool = True
+    """Whether requests may take the cheaper of two ways to the same answer; false to hunt a bug, or for tests."""
     drain_delay: float = 5.0
     """How long connections are still accepted after SIGTERM, so that routers and balancers can take note."""
     termination_log: Path = Path(TERMINATION_LOG)
@@ -108,6 +110,7 @@ class Settings:
             log_format=read.choice(Env.LOG_FORMAT, cls.log_format, ("plain", "json")),
             log_level=read.choice(Env.LOG_LEVEL, cls.log_level, ("debug", "info", "warning")),
             admin_token_file=Path(token) if token else None,
+            shortcuts=read.choice(Env.SHORTCUTS, "on", ("on", "off")) == "on",
             drain_delay=read.seconds(Env.DRAIN_DELAY, cls.drain_delay),
             termination_log=termination_log(environ),
         )

@@ -16,18 +16,17 @@ from typing import TypeAlias
 
 import numpy as np
 
-from modelyard_runtime.dataplane.threads import Workers
+from modelyard_runtime.dataplane.call import Call
+from modelyard_runtime.dataplane.thread_pool import ThreadPool
 from modelyard_runtime.errors import DeadlineExceeded, QueueFull, RequestError
 from modelyard_runtime.formats.base import Array
 
-__all__ = ["Batcher", "Call", "OnStart", "Tensors"]
+__all__ = ["Batcher", "Compute", "Tensors"]
 
 Tensors: TypeAlias = tuple[Array, ...]
 """Inputs or outputs of one call, in the model's order. In a batch, the first axis of every one is the rows."""
-Call: TypeAlias = Callable[[Tensors], Tensors]
+Compute: TypeAlias = Callable[[Tensors], Tensors]
 """Computes inputs into outputs. Raises RequestError."""
-OnStart: TypeAlias = Callable[[int, bool], None]
-"""Told when a request's computation starts: the rows of its batch, and whether it is the first member of it."""
 _Outcome: TypeAlias = Tensors | BaseException
 
 _TURNS = 3
@@ -41,12 +40,11 @@ class _Member:
     """One request of a batch."""
 
     call: Call
+    compute: Compute
     tensors: Tensors
     rows: int
     future: asyncio.Future[Tensors]
     arrived: float
-    on_start: OnStart | None = None
-    expiry: asyncio.Handle | None = None
     context: contextvars.Context = field(default_factory=contextvars.copy_context)
     """Whose request it is, for the log."""
 
@@ -74,7 +72,7 @@ class Batcher:
         A request of more rows is computed alone. For `max_delay` seconds a request waits for others even where a
         thread is idle. `on_batch` is told the rows of every batch that is computed.
         """
-        self._workers = Workers(threads, "compute")
+        self._threads = ThreadPool(threads, "compute")
         self._idle = threads
         self._max_queue = max_queue
         self._max_rows = max_rows
@@ -91,28 +89,29 @@ class Batcher:
     async def run(
         self,
         call: Call,
+        compute: Compute,
         tensors: Tensors,
         *,
         rows: int,
-        deadline: float,
         group: Hashable | None,
-        on_start: OnStart | None = None,
     ) -> Tensors:
-        """Return what `call` makes of `tensors`, alone or in a batch; `deadline` is a time of the event loop's clock.
+        """Return what `compute` makes of `tensors`, alone or in a batch, before the deadline of `call`.
 
-        Requests of an equal `group`, and of the same trailing shapes and types, are computed together by one of their
-        calls: all else that the answer depends on must be in it. None: alone. Raises QueueFull, DeadlineExceeded, and
-        what `call` raises.
+        Requests of an equal `group`, and of the same trailing shapes and types, are computed together by the `compute`
+        of one of them: all else that the answer depends on must be in it. None: alone. Raises QueueFull,
+        DeadlineExceeded, ClientGone where the client left while the request waited, and what `compute` raises.
         """
         if self._waiting >= self._max_queue and not (self._idle and not self._waiting):
             raise QueueFull(f"{self._waiting} requests wait already; try again in a moment, or add replicas")
         loop = asyncio.get_running_loop()
-        member = _Member(call, tensors, rows, loop.create_future(), loop.time(), on_start)
-        member.expiry = loop.call_at(deadline, _expire, member.future)
+        member = _Member(call, compute, tensors, rows, loop.create_future(), loop.time())
+        expiry = loop.call_at(call.deadline, _expire, member.future)
         key: Hashable = member
         if group is not None:
             key = (group, *((tensor.dtype, tensor.shape[1:]) for tensor in tensors))
         self._lanes.setdefault(key, deque()).append(member)
+        if call.client is not None:
+            call.client.queue(member.future)
         self._waiting += 1
         self.rows += rows
         if not self._holding:
@@ -120,12 +119,14 @@ class Batcher:
         try:
             return await member.future
         finally:
-            # A member that is cancelled or expired stays in its lane until its turn comes, and is dropped then.
-            member.expiry.cancel()
+            # A member that is cancelled, expired or abandoned stays in its lane until its turn, and is dropped then.
+            expiry.cancel()
+            if call.client is not None:
+                call.client.start(member.future)
 
     def close(self) -> None:
         """End the threads once they are idle."""
-        self._workers.close()
+        self._threads.close()
 
     def _dispatch(self, loop: asyncio.AbstractEventLoop) -> None:
         """Start as many batches as there are idle threads and lanes that need not wait."""
@@ -141,9 +142,11 @@ class Batcher:
             self._idle -= 1
             self._on_batch(batch.rows)
             for index, member in enumerate(batch.members):
-                if member.on_start is not None:
-                    member.on_start(batch.rows, index == 0)
-            self._workers.start(lambda batch=batch: self._compute(loop, batch))  # type: ignore[misc]
+                call = member.call
+                call.on_start(batch.rows, index == 0)
+                if call.client is not None:
+                    call.client.start(member.future)
+            self._threads.start(lambda batch=batch: self._compute(loop, batch))  # type: ignore[misc]
 
     def _oldest(self, now: float) -> tuple[Hashable | None, float | None]:
         """Return the lane whose turn it is, or None with the time at which one is due."""
@@ -246,7 +249,7 @@ def _outcomes(batch: _Batch) -> list[_Outcome]:
             outcomes.append(asyncio.CancelledError())
             continue
         try:
-            outcomes.append(member.context.run(member.call, member.tensors))
+            outcomes.append(member.context.run(member.compute, member.tensors))
         except BaseException as exc:
             outcomes.append(exc)
     return outcomes
@@ -257,7 +260,7 @@ def _together(batch: _Batch) -> list[_Outcome] | None:
     members = batch.members
     columns = zip(*(member.tensors for member in members), strict=True)
     try:
-        outputs = members[0].call(tuple(np.concatenate(column) for column in columns))
+        outputs = members[0].compute(tuple(np.concatenate(column) for column in columns))
     except (RequestError, MemoryError):
         return None  # somebody's rows are wrong, or all of them too many: each alone, then
     if any(output.shape[:1] != (batch.rows,) for output in outputs):

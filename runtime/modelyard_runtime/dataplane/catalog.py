@@ -16,7 +16,7 @@ from urllib.parse import unquote, urlsplit
 
 from modelyard_runtime.dataplane.loading import load_served
 from modelyard_runtime.dataplane.registry import ModelState, Registry, ServedModel
-from modelyard_runtime.dataplane.threads import Workers
+from modelyard_runtime.dataplane.thread_pool import ThreadPool
 from modelyard_runtime.errors import StartupFailure, UnknownModel
 from modelyard_runtime.telemetry.metrics import Metrics
 
@@ -86,7 +86,7 @@ class Catalog:
         self._allow_pickle = allow_pickle
         self._batchable = batchable
         self._warmup_requests = warmup_requests
-        self._workers = Workers(1, "load")
+        self._threads = ThreadPool(1, "load")
         self._root: Path | None = None
         self._kept: list[_Kept] = []
         self._sources: dict[str, Source] = {}
@@ -118,7 +118,7 @@ class Catalog:
             return await self._bring_up(source, activate=True)
 
     async def _bring_up(self, source: Source, *, activate: bool) -> Loaded:
-        loaded, folder = await asyncio.wrap_future(self._workers.submit(lambda: self._load(source)))
+        loaded, folder = await asyncio.wrap_future(self._threads.submit(lambda: self._load(source)))
         served = loaded.served
         self._metrics.loaded(served.name, served.version, served.format, served.digest, loaded.seconds)
         self._kept.append(_Kept(served, source, folder))
@@ -179,7 +179,7 @@ class Catalog:
 
     def close(self) -> None:
         """End the thread, and delete what was fetched."""
-        self._workers.close()
+        self._threads.close()
         if self._root is not None:
             shutil.rmtree(self._root, ignore_errors=True)
 
@@ -235,7 +235,7 @@ class Catalog:
         """Delete the files of versions that are no longer loaded."""
         for kept in self._kept:
             if kept.folder is not None and not self._registry.holds(kept.served):
-                self._workers.start(lambda folder=kept.folder: shutil.rmtree(folder, ignore_errors=True))  # type: ignore[misc]
+                self._threads.start(lambda folder=kept.folder: shutil.rmtree(folder, ignore_errors=True))  # type: ignore[misc]
         self._kept = [kept for kept in self._kept if self._registry.holds(kept.served)]
 
 

@@ -5,20 +5,20 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 
-from modelyard_runtime.dataplane.batching import Batcher, OnStart, Tensors
+from modelyard_runtime.dataplane.batching import Batcher, Tensors
+from modelyard_runtime.dataplane.call import Call
 from modelyard_runtime.dataplane.cpus import available_cpus
+from modelyard_runtime.dataplane.offload import LOOP_BYTES
 from modelyard_runtime.errors import ModelFailed, WrongInput
 from modelyard_runtime.formats.base import Array, InputRefused, Model, Rows, all_finite
 
-__all__ = ["Compute", "infer_checked", "predict_checked"]
+__all__ = ["Executor", "infer_checked", "predict_checked"]
 
 _logger = logging.getLogger(__name__)
-_INLINE_VALUES = 65536
-"""Inputs of more values than this go to a thread even for cheap models: they would hold the loop too long."""
 _MAX_THREADS = 4
 
 
-class Compute:
+class Executor:
     """Runs models within a deadline, and a bounded number of calls at once. For the event loop's thread."""
 
     def __init__(
@@ -51,63 +51,48 @@ class Compute:
         """Rows that wait for a thread or are computed in one."""
         return self._batcher.rows
 
-    async def predict(self, model: Model, rows: Rows, *, deadline: float, on_start: OnStart | None = None) -> Array:
-        """Return the model's predictions for `rows`, of shape (rows, features).
+    async def predict(self, call: Call, model: Model, rows: Rows) -> Array:
+        """Return the model's predictions for `rows`, of shape (rows, features), before the deadline of `call`.
 
-        `deadline` is a time of the event loop's clock. Raises DeadlineExceeded, QueueFull, WrongInput for values that
-        the model refuses or that give no finite number, ModelFailed when the model raises.
+        Raises DeadlineExceeded, QueueFull, WrongInput for values that the model refuses or that give no finite number,
+        ModelFailed when the model raises, ClientGone.
         """
-        if model.inline and rows.size <= _INLINE_VALUES:
-            if on_start is not None:
-                on_start(len(rows), True)
+        if model.inline and rows.nbytes <= LOOP_BYTES:
+            call.on_start(len(rows), True)
             return predict_checked(model, rows)
 
-        def call(tensors: Tensors) -> Tensors:
+        def compute(tensors: Tensors) -> Tensors:
             return (predict_checked(model, tensors[0]),)
 
-        (predictions,) = await self._batcher.run(
-            call,
-            (rows,),
-            rows=len(rows),
-            deadline=deadline,
-            group=(id(model), "predict") if model.batching.allowed else None,
-            on_start=on_start,
-        )
+        group = (id(model), "predict") if model.batching.allowed else None
+        (predictions,) = await self._batcher.run(call, compute, (rows,), rows=len(rows), group=group)
         return predictions
 
     async def infer(
-        self,
-        model: Model,
-        tensors: Mapping[str, Array],
-        wanted: Sequence[str] = (),
-        *,
-        deadline: float,
-        on_start: OnStart | None = None,
+        self, call: Call, model: Model, tensors: Mapping[str, Array], wanted: Sequence[str] = ()
     ) -> dict[str, Array]:
         """Return outputs by name for inputs by name, all outputs unless some are `wanted`.
 
         Names, datatypes and shapes are the model's, checked before. Raises what `predict` raises.
         """
-        if model.inline and sum(tensor.size for tensor in tensors.values()) <= _INLINE_VALUES:
-            if on_start is not None:
-                first = next(iter(tensors.values()))
-                on_start(len(first) if first.ndim else 1, True)
+        if model.inline and sum(tensor.nbytes for tensor in tensors.values()) <= LOOP_BYTES:
+            first = next(iter(tensors.values()))
+            call.on_start(len(first) if first.ndim else 1, True)
             return infer_checked(model, tensors, wanted)
         names = tuple(tensors)
         outputs = tuple(wanted) or tuple(spec.name for spec in model.outputs)
 
-        def call(values: Tensors) -> Tensors:
+        def compute(values: Tensors) -> Tensors:
             results = infer_checked(model, dict(zip(names, values, strict=True)), outputs)
             return tuple(results[name] for name in outputs)
 
         rows = _batch_rows(model, tensors)
         results = await self._batcher.run(
             call,
+            compute,
             tuple(tensors.values()),
             rows=1 if rows is None else rows,
-            deadline=deadline,
             group=None if rows is None else (id(model), names, outputs),
-            on_start=on_start,
         )
         return dict(zip(outputs, results, strict=True))
 
@@ -122,7 +107,7 @@ def predict_checked(model: Model, rows: Rows) -> Array:
         predictions = model.predict(rows)
     except InputRefused as exc:
         raise WrongInput(f"the model refuses these features: {exc}") from None
-    except Exception:
+    except BaseException:  # a model that calls sys.exit() must not end the server
         _logger.exception("the model raised for an input of shape %s", rows.shape)
         raise ModelFailed("the model failed; its log says why") from None
     if predictions.shape[:1] != rows.shape[:1]:
@@ -138,7 +123,7 @@ def infer_checked(model: Model, tensors: Mapping[str, Array], wanted: Sequence[s
         outputs = model.infer(tensors, wanted)
     except InputRefused as exc:
         raise WrongInput(f"the model refuses these inputs: {exc}") from None
-    except Exception:
+    except BaseException:  # as above
         shapes = {name: tensor.shape for name, tensor in tensors.items()}
         _logger.exception("the model raised for inputs of shapes %s", shapes)
         raise ModelFailed("the model failed; its log says why") from None

@@ -179,6 +179,15 @@ class Registry:
             raise NotReady(f"the model {name} is {self._states[name]}; try again in a moment")
         raise UnknownModel(f"no model {_shorten(name)} is served here; this server has {_listing(self._states)}")
 
+    def resolve_version(self, name: str | None, version: str | None) -> ServedModel:
+        """Return the model that a request means, of the active version or none. Raises what `resolve` raises."""
+        served = self.resolve(name)
+        if version and version != served.version:
+            raise UnknownModel(
+                f"no version {version[:100]!r} of the model {served.name} is served here; it is {served.version}"
+            )
+        return served
+
 
 def _listing(states: Mapping[str, ModelState]) -> str:
     return ", ".join(sorted(states)[:10]) or "none"

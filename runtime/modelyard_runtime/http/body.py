@@ -1,40 +1,21 @@
-"""Limits on what a client sends: the size of its body and the time it takes to send it."""
+"""The body of a request: read within limits of size and time, or refused and discarded."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, MutableMapping
-from typing import Any, TypeAlias
+from collections.abc import Iterable
 
 from modelyard_runtime.contract import HEADER_TIMEOUT
-from modelyard_runtime.errors import BadRequest, BodyTimeout, BodyTooLarge
+from modelyard_runtime.errors import BadRequest, BodyTimeout, BodyTooLarge, ClientGone
+from modelyard_runtime.http.asgi import Receive
 from modelyard_runtime.http.response import Header
 
-__all__ = [
-    "TIMEOUTS",
-    "ClientGone",
-    "Receive",
-    "Scope",
-    "Send",
-    "check_length",
-    "client_timeout",
-    "discard_body",
-    "read_body",
-]
-
-Scope: TypeAlias = MutableMapping[str, Any]
-Message: TypeAlias = MutableMapping[str, Any]
-Receive: TypeAlias = Callable[[], Coroutine[Any, Any, Message]]
-Send: TypeAlias = Callable[[Message], Awaitable[None]]
+__all__ = ["TIMEOUTS", "check_length", "client_timeout", "discard_body", "read_body"]
 
 TIMEOUTS = frozenset({HEADER_TIMEOUT.encode(), b"x-envoy-expected-rq-timeout-ms"})
 """The client's own, and what Envoy tells of the time that it will wait; both in milliseconds."""
 _LINGER_SECONDS = 5.0
 _LINGER_IDLE_SECONDS = 0.5
-
-
-class ClientGone(Exception):
-    """The client closed its connection before its request was complete: there is nobody to answer."""
 
 
 async def read_body(headers: Iterable[Header], receive: Receive, *, limit: int, timeout: float) -> bytes:

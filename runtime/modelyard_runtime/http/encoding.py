@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 import gzip
 import zlib
 from collections.abc import Iterable
 
+from modelyard_runtime.dataplane.offload import offload
 from modelyard_runtime.errors import BadRequest, BodyTooLarge, UnsupportedEncoding
-from modelyard_runtime.http.response import Header
+from modelyard_runtime.http.response import Header, Response
 
 __all__ = ["accepted_encoding", "compress", "content_encoding", "inflate"]
 
 _ENCODINGS = frozenset({b"gzip", b"x-gzip", b"deflate"})
 """Encodings of request bodies that `inflate` takes; `deflate` is zlib-wrapped, or bare as some clients send it."""
-_THREAD_BYTES = 16384
-"""Bodies of more compressed bytes than this inflate in a thread: they would hold the event loop too long."""
+_INFLATING = 16
+_COMPRESSING = 4
+"""How many times the work of reading JSON it is to inflate, or to compress, a byte."""
 _PIECE = 65536
 _MAX_MEMBERS = 10_000
 """Members of one gzip body: honest ones hold 64 KiB each and more, and empty ones would take hours to go through."""
@@ -43,9 +44,7 @@ async def inflate(body: bytes, encoding: bytes, limit: int) -> bytes:
     """
     if not encoding:
         return body
-    if len(body) > _THREAD_BYTES:
-        return await asyncio.to_thread(_inflate, body, encoding, limit)
-    return _inflate(body, encoding, limit)
+    return await offload(len(body) * _INFLATING, _inflate, body, encoding, limit)
 
 
 def _inflate(body: bytes, encoding: bytes, limit: int) -> bytes:
@@ -102,9 +101,16 @@ def accepted_encoding(headers: Iterable[Header]) -> bytes:
     return b""
 
 
-def compress(payload: bytes, encoding: bytes) -> tuple[bytes, bytes]:
-    """Return an answer and its encoding, empty where it is not worth it."""
-    if not encoding or len(payload) < _WORTH_BYTES:
+async def compress(response: Response, encoding: bytes) -> Response:
+    """Return a response whose payload is compressed as `encoding` says, where it is worth it."""
+    payload, used = await offload(len(response.payload) * _COMPRESSING, _compress, response.payload, encoding)
+    vary = (b"vary", b"accept-encoding")
+    encoded = ((b"content-encoding", used),) if used else ()
+    return response._replace(headers=(*response.headers, *encoded, vary), payload=payload)
+
+
+def _compress(payload: bytes, encoding: bytes) -> tuple[bytes, bytes]:
+    if len(payload) < _WORTH_BYTES:
         return payload, b""
     if encoding == b"gzip":
         return gzip.compress(payload, compresslevel=1, mtime=0), encoding

@@ -1,4 +1,4 @@
-"""A whole answer, and its bytes on a connection."""
+"""A whole response, and its bytes on a connection."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import orjson
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 if TYPE_CHECKING:
-    from modelyard_runtime.http.body import Send
+    from modelyard_runtime.http.asgi import Send
 
-__all__ = ["JSON", "Header", "Reply", "json_reply", "server_failed"]
+__all__ = ["JSON", "Header", "Response", "json_response", "server_failed"]
 
 Header = tuple[bytes, bytes]
 """A header's name, in lower case, and its value."""
 JSON: Header = (b"content-type", b"application/json")
 
 
-class Reply(NamedTuple):
-    """An answer that is complete: its status, its headers but the length, its body."""
+class Response(NamedTuple):
+    """A response that is complete: its status, its headers but the length, its body."""
 
     status: int
     headers: tuple[Header, ...]
@@ -35,12 +35,12 @@ class Reply(NamedTuple):
         return headers
 
     async def send(self, send: Send) -> None:
-        """Send the answer in ASGI's form."""
+        """Send the response in ASGI's form."""
         await send({"type": "http.response.start", "status": self.status, "headers": self.all_headers()})
         await send({"type": "http.response.body", "body": self.payload})
 
     def encode(self, further: Iterable[Header], *, keep_alive: bool) -> bytes:
-        """Return the answer in HTTP/1.1's form, with `further` headers; values are known to hold no line breaks."""
+        """Return the response in HTTP/1.1's form, with `further` headers; values are known to hold no line breaks."""
         parts = [STATUS_LINE[self.status]]
         for name, value in further:
             parts += (name, b": ", value, b"\r\n")
@@ -51,11 +51,11 @@ class Reply(NamedTuple):
         return b"".join(parts)
 
 
-def json_reply(status: int, content: object, *further: Header, close: bool = False) -> Reply:
-    """Return an answer of JSON."""
-    return Reply(status, (JSON, *further), orjson.dumps(content), close)
+def json_response(status: int, content: object, *further: Header, close: bool = False) -> Response:
+    """Return a response of JSON."""
+    return Response(status, (JSON, *further), orjson.dumps(content), close)
 
 
-def server_failed(*, close: bool) -> Reply:
-    """Return the answer where a bug of ours is in the way: the client learns that it is not at fault, and no more."""
-    return json_reply(500, {"error": "the server failed; its log says why"}, close=close)
+def server_failed(*, close: bool = False) -> Response:
+    """Return the response where a bug of ours is in the way: the client learns that it is not at fault, and no more."""
+    return json_response(500, {"error": "the server failed; its log says why"}, close=close)

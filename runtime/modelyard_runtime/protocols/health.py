@@ -5,21 +5,21 @@ from __future__ import annotations
 from modelyard_runtime.contract import HEADER_ROUTER, PATH_LIVE, PATH_READY, PATH_SERVING
 from modelyard_runtime.dataplane.registry import ModelState, Registry
 from modelyard_runtime.http.drain import Drain
-from modelyard_runtime.http.response import Header, Reply, json_reply
-from modelyard_runtime.protocols.plain import PlainRoute, header
+from modelyard_runtime.http.response import Header, Response, json_response
+from modelyard_runtime.protocols.get_route import GetRoute, header
 
 __all__ = ["health_routes"]
 
 
-def health_routes(registry: Registry, drain: Drain) -> dict[str, PlainRoute]:
+def health_routes(registry: Registry, drain: Drain) -> dict[str, GetRoute]:
     """Return the routes by path, OIP v2's too. They touch nothing that computes, so they answer while models are busy.
 
-    OpenAPI has them in openapi_health.py.
+    rest/health.py declares them.
     """
 
-    def answer(status: str, *, good: bool) -> Reply:
+    def answer(status: str, *, good: bool) -> Response:
         content = {"status": status, "models": {name: state.value for name, state in registry.states.items()}}
-        return json_reply(200 if good else 503, content)
+        return json_response(200 if good else 503, content)
 
     def state() -> str:
         if drain.active:
@@ -36,22 +36,22 @@ def health_routes(registry: Registry, drain: Drain) -> dict[str, PlainRoute]:
             drain.on_router_check()
         return registry.ready and not drain.active
 
-    async def live(headers: list[Header]) -> Reply:
+    async def live(headers: list[Header]) -> Response:
         return answer("live", good=True)
 
-    async def ready(headers: list[Header]) -> Reply:
+    async def ready(headers: list[Header]) -> Response:
         return answer(state(), good=takes_requests(headers))
 
-    async def serving(headers: list[Header]) -> Reply:
+    async def serving(headers: list[Header]) -> Response:
         # Green while draining, so that the last requests to a single replica still reach it.
         return answer(state(), good=registry.ready)
 
-    async def live_v2(headers: list[Header]) -> Reply:
-        return json_reply(200, {"live": True, "ready": registry.ready and not drain.active})
+    async def live_v2(headers: list[Header]) -> Response:
+        return json_response(200, {"live": True, "ready": registry.ready and not drain.active})
 
-    async def ready_v2(headers: list[Header]) -> Reply:
+    async def ready_v2(headers: list[Header]) -> Response:
         good = takes_requests(headers)
-        return json_reply(200 if good else 503, {"live": True, "ready": good})
+        return json_response(200 if good else 503, {"live": True, "ready": good})
 
     handlers = {
         PATH_LIVE: live,
@@ -61,4 +61,4 @@ def health_routes(registry: Registry, drain: Drain) -> dict[str, PlainRoute]:
         "/v2/health/live": live_v2,
         "/v2/health/ready": ready_v2,
     }
-    return {path: PlainRoute(handler, lambda: drain.active) for path, handler in handlers.items()}
+    return {path: GetRoute(handler, drain) for path, handler in handlers.items()}

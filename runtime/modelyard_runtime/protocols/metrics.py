@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from modelyard_runtime.http.response import Header, Reply, json_reply
-from modelyard_runtime.protocols.plain import PlainRoute, header
+from modelyard_runtime.http.drain import Drain
+from modelyard_runtime.http.response import Header, Response, json_response
+from modelyard_runtime.protocols.get_route import GetRoute, header
 from modelyard_runtime.telemetry.totals import Totals
 
 __all__ = ["metrics_route"]
 
 
-def metrics_route(totals: Totals, draining: Callable[[], bool]) -> PlainRoute:
+def metrics_route(totals: Totals, drain: Drain) -> GetRoute:
     """Return the route."""
 
-    async def read_metrics(headers: list[Header]) -> Reply:
+    async def read_metrics(headers: list[Header]) -> Response:
         metrics = await totals.metrics()
         accept = header(headers, "accept") or ""
         if "application/json" in accept:
-            return json_reply(200, metrics.counts_json())
+            return json_response(200, metrics.counts_json())
         body, content_type = metrics.render(accept)
-        return Reply(200, ((b"content-type", content_type.encode()),), body)
+        return Response(200, ((b"content-type", content_type.encode()),), body)
 
-    return PlainRoute(read_metrics, draining)
+    return GetRoute(read_metrics, drain)

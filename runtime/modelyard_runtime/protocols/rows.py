@@ -1,109 +1,123 @@
-"""From rows in JSON to predictions in JSON: the steps that /predict, /predict/batch and V1 share."""
+"""Rows of numbers from parsed JSON: strict about types, and clear about what was wrong and where."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
-from typing import Any, TypeAlias
+import array
+from collections.abc import Sequence
+from itertools import chain
+from typing import Any, NoReturn
 
-import orjson
+import numpy as np
 
-from modelyard_runtime.dataplane.registry import ServedModel
-from modelyard_runtime.errors import BadRequest, WrongInput
-from modelyard_runtime.formats.base import Array, Model, Rows
-from modelyard_runtime.protocols.inputs import parse_instances, parse_object, rows_of_features, rows_of_instances
-from modelyard_runtime.protocols.large import LARGE_BYTES, parse_large
-from modelyard_runtime.protocols.route import Answer, Call, Parts
-from modelyard_runtime.telemetry.statistics import Look, Stages
+from modelyard_runtime.errors import WrongInput
+from modelyard_runtime.formats.base import Model, Rows
+from modelyard_runtime.protocols.json_reader import kind_of
 
-__all__ = ["MANY_ROWS", "ONE_ROW", "Body", "Shape", "answer_rows"]
+__all__ = ["rows_of_features", "rows_of_instances"]
+
+_NUMBERS = (int, float)  # bool is an int, as in JSON Schema's own numpy readers: true is 1
 
 
-@dataclass(frozen=True)
-class Shape:
-    """How rows are asked: one of them, which gets one prediction, or a list of them, which gets a list."""
-
-    field: str
-    example: str
-    to_rows: Callable[[Model, Any], Rows]
-    single: bool
+def rows_of_features(model: Model, features: Any) -> Rows:
+    """Return one row, of shape (1, features), from a list or an object of named numbers. Raises WrongInput."""
+    return _to_rows(model, [_in_order(model, features, "features")], "features")
 
 
-ONE_ROW = Shape("features", "[1.0, 2.0]", rows_of_features, single=True)
-MANY_ROWS = Shape("instances", "[[1.0, 2.0]]", rows_of_instances, single=False)
+def rows_of_instances(model: Model, instances: Any) -> Rows:
+    """Return rows, of shape (rows, features), from a list of what `rows_of_features` takes, or of an array.
 
-Body: TypeAlias = Callable[[ServedModel, Stages, bytes], bytes]
-"""Makes an answer's body around the predictions, which are JSON already."""
-
-
-async def answer_rows(parts: Parts, shape: Shape, body: Body, call: Call) -> Answer:
-    """Answer with the predictions for the rows in a request's body. Raises RequestError.
-
-    The model is the one that the call has by now, as its path names it; else the one that the body names.
+    Raises WrongInput.
     """
-    large = len(call.body) > LARGE_BYTES
-    if large:
-        request = await asyncio.to_thread(parse_large, call.body)
-    elif shape.single:
-        request = parse_object(call.body)
-    else:
-        request = parse_instances(call.body, parts.floats)
-    served = call.served
-    if served is None:
-        served = call.served = parts.registry.resolve(_model_name(request))
+    if isinstance(instances, np.ndarray):
+        if model.features in (None, instances.shape[1]) and not model.text_features:
+            return instances
+        instances = instances.tolist()  # to say what is wrong with it
+    if not isinstance(instances, list):
+        raise WrongInput(
+            f"instances is {kind_of(instances)}; send a list of rows, [[1.0, 2.0], [3.0, 4.0]] for instance"
+        )
+    if not instances:
+        raise WrongInput("instances is empty; send at least one row")
+    rows = [
+        row if type(row) is list else _in_order(model, row, f"instances[{index}]")
+        for index, row in enumerate(instances)
+    ]
+    return _to_rows(model, rows, "instances")
+
+
+def _in_order(model: Model, row: Any, where: str) -> list[Any]:
+    """Return a row as a list, in the model's order of names."""
+    if type(row) is list:
+        return row
+    if not isinstance(row, dict):
+        raise WrongInput(f"{where} is {kind_of(row)}; send a list of numbers{_or_names(model)}")
+    names = model.feature_names
+    if names is None:
+        raise WrongInput(f"{where} is an object, and this model does not know the names of its features; send a list")
     try:
-        given = request[shape.field]
+        ordered = [row[name] for name in names]
     except KeyError:
-        raise _lacking(shape, request) from None
-    rows = await asyncio.to_thread(shape.to_rows, served.model, given) if large else shape.to_rows(served.model, given)
-    stages = call.stages
-    stages.on_parsed(len(rows))
-    if _use_cache(request):
-        look = stages.look = Look()
-        # Not a lambda: what one refers to would cost every request a cell for each variable.
-        compute = partial(_compute, parts, shape, call, served, rows)
-        answer = await parts.answers.get(served, shape.field, {"": rows}, compute, deadline=call.deadline, look=look)
-    else:
-        # Not by _compute: what most requests ask for is answered with a coroutine less.
-        predictions = await parts.compute.predict(served.model, rows, deadline=call.deadline, on_start=stages.on_start)
-        stages.on_computed()
-        answer = await asyncio.to_thread(_encode, predictions, shape) if large else _encode(predictions, shape)
-    return Answer(body(served, stages, answer))
+        missing = [name for name in names if name not in row]
+        raise WrongInput(f"{where} lacks {_listing(missing)}; expected {_listing(names)}") from None
+    if len(row) != len(names):
+        unknown = sorted(set(row).difference(names))
+        raise WrongInput(f"{where} has the unknown {_listing(unknown)}; expected {_listing(names)}")
+    return ordered
 
 
-async def _compute(parts: Parts, shape: Shape, call: Call, served: ServedModel, rows: Rows) -> bytes:
-    """Return the predictions as JSON, for the cache."""
-    stages = call.stages
-    predictions = await parts.compute.predict(served.model, rows, deadline=call.deadline, on_start=stages.on_start)
-    stages.on_computed()
-    if len(call.body) > LARGE_BYTES:
-        return await asyncio.to_thread(_encode, predictions, shape)
-    return _encode(predictions, shape)
+def _to_rows(model: Model, rows: Sequence[list[Any]], field: str) -> Rows:
+    """Turn rows of numbers into an array; array('d') takes numbers alone, where numpy would also read "1" and null."""
+    width = model.features if model.features is not None else len(rows[0])
+    for index, row in enumerate(rows):
+        if len(row) != width:
+            _wrong_width(model, rows, index, width, field)
+    if model.text_features:
+        return _mixed_rows(model, rows, width, field)
+    try:
+        values = array.array("d", rows[0] if len(rows) == 1 else list(chain.from_iterable(rows)))
+    except TypeError:
+        _wrong_type(rows, field)
+    if not values:
+        raise WrongInput(f"{_place(field, 0)} is empty; send one number a feature")
+    return np.frombuffer(values).reshape(len(rows), width)
 
 
-def _lacking(shape: Shape, request: dict[str, Any]) -> BadRequest:
-    got = ", ".join(sorted(str(key)[:40] for key in request)[:8]) or "nothing"
-    return BadRequest(f'the body lacks {shape.field}; it has {got}. Send {{"{shape.field}": {shape.example}}}')
+def _mixed_rows(model: Model, rows: Sequence[list[Any]], width: int, field: str) -> Rows:
+    """Turn rows of numbers and text into an array of objects."""
+    mixed = np.empty((len(rows), width), dtype=object)
+    for index, row in enumerate(rows):
+        for column, value in enumerate(row):
+            text = column in model.text_features
+            if not isinstance(value, str if text else _NUMBERS):
+                wanted = "text" if text else "a number"
+                raise WrongInput(f"{_place(field, index)}[{column}] is {kind_of(value)}; send {wanted}")
+        mixed[index] = row
+    return mixed
 
 
-def _encode(predictions: Array, shape: Shape) -> bytes:
-    """Encode predictions in JSON's own types; tolist leaves nothing of numpy, whatever the dtype."""
-    values = predictions.tolist()
-    return orjson.dumps(values[0] if shape.single else values, option=orjson.OPT_SERIALIZE_NUMPY, default=str)
+def _wrong_width(model: Model, rows: Sequence[list[Any]], index: int, width: int, field: str) -> NoReturn:
+    got = len(rows[index])
+    shape = f"shape [{len(rows)}, {width}]" if field == "instances" else f"shape [{width}]"
+    names = f" ({_listing(model.feature_names)})" if model.feature_names else ""
+    raise WrongInput(f"{_place(field, index)} has {got} numbers, expected {width}{names}: {field} needs {shape}")
 
 
-def _model_name(request: dict[str, Any]) -> str | None:
-    name = request.get("model_name")
-    if name is not None and type(name) is not str:
-        raise WrongInput("model_name needs to be a string")
-    return name
+def _wrong_type(rows: Sequence[list[Any]], field: str) -> NoReturn:
+    for index, row in enumerate(rows):
+        for column, value in enumerate(row):
+            if not isinstance(value, _NUMBERS):
+                raise WrongInput(f"{_place(field, index)}[{column}] is {kind_of(value)}; send a number")
+    raise WrongInput(f"{field} needs to be made of numbers only")
 
 
-def _use_cache(request: dict[str, Any]) -> bool:
-    """Whether the answer may come from the cache, and go there. Raises WrongInput."""
-    use = request.get("use_cache", False)
-    if type(use) is not bool:
-        raise WrongInput("use_cache needs to be true or false")
-    return use
+def _place(field: str, index: int) -> str:
+    return field if field == "features" else f"{field}[{index}]"
+
+
+def _or_names(model: Model) -> str:
+    return f" or an object with {_listing(model.feature_names)}" if model.feature_names else ""
+
+
+def _listing(names: Sequence[str]) -> str:
+    shown = ", ".join(str(name)[:60] for name in names[:12])
+    return f"{shown}, … ({len(names)} in all)" if len(names) > 12 else shown

@@ -16,9 +16,9 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
-from modelyard_runtime.telemetry.request_counts import REQUESTS_TOTAL, SECONDS_SUM, Answered
+from modelyard_runtime.telemetry.request_counts import REQUESTS_TOTAL, SECONDS_SUM, RequestCounts
 
-__all__ = ["Counts", "Exposition", "Metrics"]
+__all__ = ["UNRESOLVED", "Counts", "Exposition", "Metrics"]
 
 _BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096)
 UNRESOLVED = ""
@@ -80,8 +80,8 @@ class Metrics(Exposition):
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
         GCCollector(registry=self.registry)
-        self._answered = Answered()
-        self.registry.register(self._answered)
+        self._request_counts = RequestCounts()
+        self.registry.register(self._request_counts)
         self._hits = Counter("modelyard_cache_hits", "Answers from the cache.", ["model"], registry=self.registry)
         self._misses = Counter(
             "modelyard_cache_misses", "Answers asked of the cache in vain.", ["model"], registry=self.registry
@@ -108,7 +108,7 @@ class Metrics(Exposition):
 
     def observe(self, model: str, version: str, protocol: str, code: int, seconds: float) -> None:
         """Count a request; `model` is a name of ours or UNRESOLVED, never one that a client made up."""
-        self._answered.observe(model, version, protocol, code, seconds)
+        self._request_counts.observe(model, version, protocol, code, seconds)
 
     def batch(self, rows: int) -> None:
         """Count a batch that is computed in a thread."""

@@ -15,7 +15,7 @@ from prometheus_client.metrics_core import CounterMetricFamily, HistogramMetricF
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
-__all__ = ["REQUESTS_TOTAL", "SECONDS_SUM", "Answered"]
+__all__ = ["REQUESTS_TOTAL", "SECONDS_SUM", "RequestCounts"]
 
 _REQUESTS = "modelyard_requests"
 _SECONDS = "modelyard_request_duration_seconds"
@@ -47,7 +47,7 @@ class _Requests:
         self.durations = durations
 
 
-class Answered(Collector):
+class RequestCounts(Collector):
     """`modelyard_requests_total` and `modelyard_request_duration_seconds`. For the event loop's thread."""
 
     def __init__(self) -> None:

@@ -34,7 +34,6 @@ from modelyard_runtime.telemetry.statistics import Stages
 if TYPE_CHECKING:
     import grpc
 
-    from modelyard_runtime.dataplane.registry import ServedModel
 
 __all__ = ["HttpTrace", "RpcTrace", "Tracing"]
 
@@ -80,16 +79,29 @@ class Tracing:
         self.tracer = self._provider.get_tracer("modelyard")
         self._outside = contextvars.Context()
 
-    def begin(self, headers: Iterable[tuple[bytes, bytes]], method: str = "POST") -> HttpTrace:
-        """Take note of a request over HTTP; what is logged in this context from now on names its trace."""
+    def begin(self, headers: Iterable[tuple[bytes, bytes]], method: str, route: str, path: str) -> HttpTrace:
+        """Take note of a request over HTTP; what is logged in this context from now on names its trace.
+
+        `route` is the form of `path`, with names in braces for what differs.
+        """
         current = CURRENT_REQUEST.get() or RequestContext(b"")
-        trace = HttpTrace(self, headers, method, current.request_id.decode("latin-1"))
+        request_id = current.request_id.decode("latin-1")
+        trace = HttpTrace(self, headers, method=method, route=route, path=path, request_id=request_id)
         CURRENT_REQUEST.set(current._replace(trace=trace))
         return trace
 
-    def begin_rpc(self, metadata: Iterable[tuple[str, str | bytes]]) -> RpcTrace:
-        """Take note of a call of gRPC; what is logged in this context from now on names its trace."""
-        trace = RpcTrace(self, metadata)
+    def begin_rpc(
+        self,
+        metadata: Iterable[tuple[str, str | bytes]],
+        service: str,
+        method: str,
+        code_of: Callable[[int], grpc.StatusCode],
+    ) -> RpcTrace:
+        """Take note of a call of gRPC; what is logged in this context from now on names its trace.
+
+        `code_of` gives gRPC's status for one of HTTP.
+        """
+        trace = RpcTrace(self, metadata, service, method, code_of)
         CURRENT_REQUEST.set(RequestContext(b"", trace=trace))
         return trace
 
@@ -123,11 +135,10 @@ class _Trace(ABC):
 
     def _end(self, name: str, stages: Stages, describe: _Describe) -> None:
         """Have the spans made of a request that is answered now."""
-        ended = stages.clock()
-        shift = time.time_ns() - ended
-        self._tracing.soon(lambda: self._finish(name, stages, describe, ended, shift))
+        shift = time.time_ns() - stages.ended
+        self._tracing.soon(lambda: self._finish(name, stages, describe, shift))
 
-    def _finish(self, name: str, stages: Stages, describe: _Describe, ended: int, shift: int) -> None:
+    def _finish(self, name: str, stages: Stages, describe: _Describe, shift: int) -> None:
         """Make the spans. `shift` takes the stages' clock to nanoseconds since the epoch."""
         ids, tracer = self._tracing.ids, self._tracing.tracer
         ids.next_trace_id = self._own
@@ -139,9 +150,9 @@ class _Trace(ABC):
         if "error.type" in attributes:
             span.set_status(StatusCode.ERROR)
         within = set_span_in_context(span, Context())
-        for stage, start, end, more in _stages(stages, ended):
+        for stage, start, end, more in _stages(stages):
             tracer.start_span(stage, within, attributes=more, start_time=start + shift).end(end + shift)
-        span.end(ended + shift)
+        span.end(stages.ended + shift)
 
     def _parent(self) -> Context:
         carrier: dict[str, str] = {}
@@ -158,36 +169,38 @@ class _Trace(ABC):
 class HttpTrace(_Trace):
     """A request over HTTP."""
 
-    def __init__(self, tracing: Tracing, headers: Iterable[tuple[bytes, bytes]], method: str, request_id: str) -> None:
+    def __init__(
+        self,
+        tracing: Tracing,
+        headers: Iterable[tuple[bytes, bytes]],
+        *,
+        method: str,
+        route: str,
+        path: str,
+        request_id: str,
+    ) -> None:
         super().__init__(tracing)
         self._raw = headers
         self._method = method
+        self._route = route
+        self._path = path
         self._request_id = request_id
 
-    def end(
-        self, served: ServedModel | None, stages: Stages, status: int, *, protocol: str, route: str, path: str
-    ) -> None:
-        """Have the spans made of a request that is answered now.
-
-        `protocol` is the metrics' label, `route` the path's form, with names in braces for what differs.
-        """
+    def end(self, stages: Stages, status: int) -> None:
+        """Have the spans made of a request that is answered now."""
         method = self._method if self._method in _METHODS else "HTTP"
-        self._end(
-            f"{method} {route}",
-            stages,
-            lambda: {**self._describe(route, path, status), **_attributes(protocol, served, stages)},
-        )
+        self._end(f"{method} {self._route}", stages, lambda: {**self._describe(status), **_attributes(stages)})
 
     def _headers(self) -> Iterable[tuple[str, str]]:
         return ((name.decode("latin-1"), value.decode("latin-1")) for name, value in self._raw)
 
-    def _describe(self, route: str, path: str, status: int) -> Attributes:
+    def _describe(self, status: int) -> Attributes:
         known = self._method in _METHODS
         attributes: Attributes = {
             "http.request.method": self._method if known else "_OTHER",
-            "http.route": route,
+            "http.route": self._route,
             "http.response.status_code": status,
-            "url.path": path[:_MAX_TEXT],
+            "url.path": self._path[:_MAX_TEXT],
             "url.scheme": "http",
         }
         if not known:
@@ -207,25 +220,25 @@ class HttpTrace(_Trace):
 class RpcTrace(_Trace):
     """A call of gRPC."""
 
-    def __init__(self, tracing: Tracing, metadata: Iterable[tuple[str, str | bytes]]) -> None:
-        super().__init__(tracing)
-        self._metadata = tuple(metadata)
-
-    def end(
+    def __init__(
         self,
-        served: ServedModel | None,
-        stages: Stages,
-        code: grpc.StatusCode,
-        *,
-        protocol: str,
+        tracing: Tracing,
+        metadata: Iterable[tuple[str, str | bytes]],
         service: str,
         method: str,
+        code_of: Callable[[int], grpc.StatusCode],
     ) -> None:
-        """Have the spans made of a call that is answered now; `code` is a status of gRPC."""
+        super().__init__(tracing)
+        self._metadata = tuple(metadata)
+        self._service = service
+        self._method = method
+        self._code_of = code_of
+
+    def end(self, stages: Stages, status: int) -> None:
+        """Have the spans made of a request that is answered now."""
+        service, method, code = self._service, self._method, self._code_of(status)
         self._end(
-            f"{service}/{method}",
-            stages,
-            lambda: {**_describe_rpc(service, method, code), **_attributes(protocol, served, stages)},
+            f"{service}/{method}", stages, lambda: {**_describe_rpc(service, method, code), **_attributes(stages)}
         )
 
     def _headers(self) -> Iterable[tuple[str, str]]:
@@ -245,10 +258,10 @@ def _describe_rpc(service: str, method: str, code: grpc.StatusCode) -> Attribute
     return attributes
 
 
-def _attributes(protocol: str, served: ServedModel | None, stages: Stages) -> Attributes:
-    attributes: Attributes = {"modelyard.protocol": protocol}
-    if served is not None:
-        attributes |= {"modelyard.model": served.name, "modelyard.version": served.version}
+def _attributes(stages: Stages) -> Attributes:
+    attributes: Attributes = {"modelyard.protocol": stages.protocol}
+    if stages.model:
+        attributes |= {"modelyard.model": stages.model, "modelyard.version": stages.version}
     if stages.rows:
         attributes["modelyard.rows"] = stages.rows
     if stages.batch:
@@ -258,16 +271,16 @@ def _attributes(protocol: str, served: ServedModel | None, stages: Stages) -> At
     return attributes
 
 
-def _stages(stages: Stages, ended: int) -> Iterator[tuple[str, int, int, Attributes]]:
+def _stages(stages: Stages) -> Iterator[tuple[str, int, int, Attributes]]:
     """Give the stages that are spans of their own: name, start, end (of the stages' clock), attributes."""
     if not stages.parsed or stages.cached:
         return
-    waiting = stages.parsed + (stages.look.look_ns if stages.look is not None else 0)
-    started = stages.started or ended  # some wait in vain
+    waiting = stages.parsed + (stages.lookup.look_ns if stages.lookup is not None else 0)
+    started = stages.started or stages.ended  # some wait in vain
     if started - waiting >= _WAIT_NS:
         yield "queue", waiting, started, {}
     if stages.started:
-        yield "compute", started, stages.computed or ended, {"modelyard.batch_rows": stages.batch}
+        yield "compute", started, stages.computed or stages.ended, {"modelyard.batch_rows": stages.batch}
 
 
 def _server(host: str) -> Attributes:

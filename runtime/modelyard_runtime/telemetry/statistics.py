@@ -9,12 +9,9 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from modelyard_runtime.telemetry.spans import HttpTrace
-
-__all__ = ["Duration", "Look", "ModelStatistics", "Stages", "Statistics"]
+__all__ = ["CacheLookup", "Duration", "ModelStatistics", "Stages", "Statistics"]
 
 _TOGETHER = 64
 """Requests that are added up together, when nobody asks before."""
@@ -31,20 +28,20 @@ class Duration:
 
 
 @dataclass(slots=True)
-class Look:
-    """One request's look into the cache; durations in nanoseconds of `clock`."""
+class CacheLookup:
+    """One request's look into the response cache; durations in nanoseconds of `clock`."""
 
     clock: Callable[[], int] = time.perf_counter_ns
 
     cached: bool = False
     """Whether the answer was computed for an earlier request."""
     look_ns: int = 0
-    """What looking took, with the wait for an equal request that was being computed."""
+    """The look itself, with the wait for an equal request that was being computed."""
     keep_ns: int = 0
-    """What putting the answer there took."""
+    """Putting the answer there."""
     _mark: int = 0
 
-    def on_look(self) -> None:
+    def on_lookup(self) -> None:
         """The cache is asked."""
         self._mark = self.clock()
 
@@ -69,15 +66,33 @@ class Look:
 class Stages:
     """The stages of one request; times in nanoseconds of `clock`, 0 for those that it did not reach."""
 
-    __slots__ = ("arrived", "batch", "clock", "computed", "leads", "look", "parsed", "rows", "started", "trace")
+    __slots__ = (
+        "arrived",
+        "batch",
+        "clock",
+        "computed",
+        "ended",
+        "leads",
+        "lookup",
+        "model",
+        "parsed",
+        "protocol",
+        "rows",
+        "started",
+        "version",
+    )
 
-    def __init__(self, clock: Callable[[], int] = time.perf_counter_ns) -> None:
+    def __init__(self, clock: Callable[[], int] = time.perf_counter_ns, protocol: str = "") -> None:
+        """`protocol` is the metrics' label."""
         self.clock = clock
+        self.protocol = protocol
+        self.model = self.version = ""
+        """The model that is asked, once it is known."""
         self.arrived = clock()
-        self.parsed = self.started = self.computed = self.batch = self.rows = 0
+        self.parsed = self.started = self.computed = self.ended = self.batch = self.rows = 0
         self.leads = False
-        self.look: Look | None = None  # of a request that asks for the cache
-        self.trace: HttpTrace | None = None
+        self.lookup: CacheLookup | None = None
+        """Of a request that asks for the cache."""
 
     def on_parsed(self, rows: int) -> None:
         """The inputs are tensors, of this number of rows."""
@@ -94,10 +109,19 @@ class Stages:
         """The outputs are there."""
         self.computed = self.clock()
 
+    def on_ended(self) -> None:
+        """The request is answered."""
+        self.ended = self.clock()
+
     @property
     def cached(self) -> bool | None:
         """Whether the answer came from the cache; None for a request that does not ask for it."""
-        return None if self.look is None else self.look.cached
+        return None if self.lookup is None else self.lookup.cached
+
+    @property
+    def seconds(self) -> float:
+        """The seconds from the request's arrival to its answer."""
+        return (self.ended - self.arrived) / 1e9
 
 
 @dataclass(slots=True)
@@ -135,9 +159,10 @@ class ModelStatistics:
     cache_miss: Duration = field(default_factory=Duration)
     batches: dict[int, BatchStatistics] = field(default_factory=lambda: defaultdict(BatchStatistics))
 
-    def add(self, stages: Stages, *, success: bool, end: int, now_ms: int) -> None:
-        """Count a request that was answered, well or not, at `end` by the clock of its stages."""
+    def add(self, stages: Stages, *, success: bool, now_ms: int) -> None:
+        """Count a request that was answered, well or not."""
         # Written out, as every request comes by here: a call for each duration would cost a microsecond.
+        end = stages.ended
         if not success:
             self.fail.count += 1
             self.fail.ns += end - stages.arrived
@@ -146,16 +171,16 @@ class ModelStatistics:
         self.success.count += 1
         self.success.ns += end - stages.arrived
         self.queue.count += 1
-        look = stages.look
-        if look is not None:
-            if look.cached:
+        lookup = stages.lookup
+        if lookup is not None:
+            if lookup.cached:
                 self.cache_hit.count += 1
-                self.cache_hit.ns += look.look_ns
+                self.cache_hit.ns += lookup.look_ns
                 return
             self.cache_miss.count += 1
-            self.cache_miss.ns += look.look_ns + look.keep_ns
-            self.queue.ns -= look.look_ns
-            end -= look.keep_ns
+            self.cache_miss.ns += lookup.look_ns + lookup.keep_ns
+            self.queue.ns -= lookup.look_ns
+            end -= lookup.keep_ns
         self.inference_count += stages.rows
         self.queue.ns += stages.started - stages.parsed
         _add(self, stages, end)
@@ -199,19 +224,19 @@ class Statistics:
         """`wall` gives seconds since the epoch."""
         self._wall = wall
         self._models: dict[tuple[str, str], ModelStatistics] = {}
-        self._noted: list[tuple[str, str, Stages, bool, int, float]] = []
+        self._noted: list[tuple[str, str, Stages, bool, float]] = []
 
     def add(self, name: str, version: str, stages: Stages, *, success: bool) -> None:
         """Count a request that was answered."""
-        # Added up together, as in answered.py.
-        self._noted.append((name, version, stages, success, stages.clock(), self._wall()))
+        # Added up together, as in request_counts.py.
+        self._noted.append((name, version, stages, success, self._wall()))
         if len(self._noted) >= _TOGETHER:
             self._add_up()
 
     def _add_up(self) -> None:
         noted, self._noted = self._noted, []
-        for name, version, stages, success, end, wall in noted:
-            self._of(name, version).add(stages, success=success, end=end, now_ms=int(wall * 1000))
+        for name, version, stages, success, wall in noted:
+            self._of(name, version).add(stages, success=success, now_ms=int(wall * 1000))
 
     def of(self, name: str, version: str) -> ModelStatistics:
         """Return the statistics of a version that is or was served, zeros where nobody has asked it."""

@@ -7,17 +7,18 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from modelyard_runtime.application import Application
     from modelyard_runtime.http.drain import Drain
-    from modelyard_runtime.protocols.route import Parts
     from modelyard_runtime.settings import Settings
+    from modelyard_runtime.telemetry.spans import Tracing
 
-__all__ = ["RpcServer", "grpc_installed", "start_rpc"]
+__all__ = ["GrpcService", "grpc_installed", "start_grpc"]
 
 _logger = logging.getLogger("modelyard")
 _PACKAGES = ("grpc", "grpc_health", "grpc_reflection", "google.protobuf")
 
 
-class RpcServer(Protocol):
+class GrpcService(Protocol):
     """A gRPC server that is started."""
 
     async def run_until_drained(self) -> None:
@@ -29,17 +30,22 @@ class _Nothing:
         return
 
 
-async def start_rpc(parts: Parts, drain: Drain, settings: Settings) -> RpcServer:
+async def start_grpc(
+    application: Application, drain: Drain, settings: Settings, tracing: Tracing | None
+) -> GrpcService:
     """Start to serve gRPC on `settings.grpc_port`; where its packages are missing, say so. Raises LoadFailed."""
     if not grpc_installed():
         _logger.info("no gRPC: install modelyard[runtime] for it")
         return _Nothing()
     # Costs 15 MB and up to a third of a second, so only a process that serves gRPC pays for it.
-    from modelyard_runtime.protocols.grpc.server import GrpcServer  # noqa: PLC0415
+    from modelyard_runtime.transport.grpc_server import GrpcServer  # noqa: PLC0415
 
     server = GrpcServer(
-        parts,
+        application.plane,
+        application.totals,
+        application.repository,
         drain,
+        tracing,
         host=settings.host,
         port=settings.grpc_port,
         drain_delay=settings.drain_delay,

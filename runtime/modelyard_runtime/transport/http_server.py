@@ -12,7 +12,7 @@ from typing import Any
 import uvicorn
 
 from modelyard_runtime.http.drain import Drain, Phase, refuse_new_connections
-from modelyard_runtime.transport.connection import Connection, ConnectionLimits, DirectRoute
+from modelyard_runtime.transport.connection import Connection, ConnectionLimits, WholeRequestRoute
 
 __all__ = ["HttpServer"]
 
@@ -37,13 +37,15 @@ class HttpServer(uvicorn.Server):
         drain_delay: float,
         timeout: float,
         limits: ConnectionLimits | None = None,
-        direct: Callable[[str], DirectRoute | None] = lambda path: None,
+        inference_route: Callable[[str], WholeRequestRoute | None] = lambda path: None,
     ) -> None:
-        """`drain_delay` and `timeout` (of requests in flight at the end) in seconds; `direct` as Connection has it."""
+        """`drain_delay` and `timeout` (of requests in flight at the end) in seconds; `inference_route`: Connection."""
         limits = limits or ConnectionLimits()
         config = uvicorn.Config(
             app,
-            http=functools.partial(Connection, limits=limits, direct=direct),  # type: ignore[arg-type]  # called as the class would be
+            http=functools.partial(  # type: ignore[arg-type]  # called as the class would be
+                Connection, limits=limits, inference_route=inference_route
+            ),
             ws="none",
             lifespan="off",
             interface="asgi3",

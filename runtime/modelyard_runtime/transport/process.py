@@ -13,7 +13,7 @@ from typing import Any
 
 import uvloop
 
-from modelyard_runtime.application import RuntimeApp
+from modelyard_runtime.application import Application
 from modelyard_runtime.dataplane.catalog import Source, signature_of
 from modelyard_runtime.dataplane.registry import ServedModel
 from modelyard_runtime.errors import LoadFailed, StartupFailure
@@ -23,7 +23,7 @@ from modelyard_runtime.settings import Settings
 from modelyard_runtime.telemetry.log import set_up_logging
 from modelyard_runtime.telemetry.tracing import end_tracing, start_tracing
 from modelyard_runtime.transport.connection import ConnectionLimits
-from modelyard_runtime.transport.grpc import start_rpc
+from modelyard_runtime.transport.grpc import start_grpc
 from modelyard_runtime.transport.http_server import HttpServer
 from modelyard_runtime.transport.sockets import http_taken, open_listener
 from modelyard_runtime.workers.board import Board
@@ -98,9 +98,9 @@ async def _serve(
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, drain.on_terminate)
     loop.add_signal_handler(signal.SIGINT, drain.on_interrupt)
-    app = RuntimeApp(settings, drain=drain, member=member, board=board)
+    app = Application(settings, drain=drain, member=member, board=board)
     service = sources[0].name if len(sources) == 1 else "modelyard"
-    tracing = app.parts.tracing = start_tracing(os.environ, service, speaks=_speaks(member))
+    tracing = app.context.tracing = start_tracing(os.environ, service, speaks=_speaks(member))
     for source in sources:
         app.registry.expect(source.name)
     server = HttpServer(
@@ -109,12 +109,12 @@ async def _serve(
         drain,
         drain_delay=settings.drain_delay,
         timeout=settings.timeout,
-        limits=ConnectionLimits(max_age=settings.max_connection_age),
-        direct=app.direct,
+        limits=ConnectionLimits(max_age=settings.max_connection_age, stall_seconds=settings.timeout),
+        inference_route=app.inference_route,
     )
 
     async def answer() -> asyncio.Future[Any]:
-        rpc = await start_rpc(app.parts, drain, settings)
+        rpc = await start_grpc(app, drain, settings, tracing)
         return asyncio.gather(server.run_until_drained(), rpc.run_until_drained())
 
     # While others serve, a worker that comes back takes no connection before it can answer.
@@ -153,7 +153,7 @@ async def _serve(
         listener.close()
 
 
-async def _wait_for_others(app: RuntimeApp, drain: Drain, member: Member, board: Board) -> None:
+async def _wait_for_others(app: Application, drain: Drain, member: Member, board: Board) -> None:
     """Count as ready once all workers are, so that it does not matter which one a probe meets."""
     board.set_ready(member.index, ready=True)
     while not board.complete and not await drain.wait_for(Phase.DRAINING, _BOARD_SECONDS):
@@ -167,7 +167,7 @@ def _speaks(member: Member | None) -> bool:
 
 
 async def _load(
-    app: RuntimeApp, sources: Sequence[Source], drain: Drain, listener: socket.socket, workers: int
+    app: Application, sources: Sequence[Source], drain: Drain, listener: socket.socket, workers: int
 ) -> bool:
     """Load in a thread, while health is answered; a signal meanwhile ends the process without waiting for it.
 

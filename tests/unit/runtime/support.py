@@ -16,7 +16,7 @@ from typing import Any
 
 import httpx
 import numpy as np
-from modelyard_runtime.application import RuntimeApp
+from modelyard_runtime.application import Application
 from modelyard_runtime.artifacts.fetch import fetch
 from modelyard_runtime.contract import Env
 from modelyard_runtime.dataplane.registry import ServedModel
@@ -112,7 +112,7 @@ class Api:
     def __init__(self, models: Mapping[str, Model], *, threads: int = 1, **settings: Any) -> None:
         self.now = 0.0
         self.drain = Drain(lambda: self.now)
-        self.app = RuntimeApp(
+        self.app = Application(
             Settings(model_name="m", **settings),
             drain=self.drain,
             clock=lambda: self.now,

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import uvloop
 from modelyard_runtime.dataplane.batching import Batcher, Tensors
-from modelyard_runtime.dataplane.executor import Compute
+from modelyard_runtime.dataplane.call import Call
+from modelyard_runtime.dataplane.executor import Executor
 from modelyard_runtime.errors import BadRequest, DeadlineExceeded, QueueFull, WrongInput
 from modelyard_runtime.formats import TensorSpec
 from unit.runtime.support import FakeModel
@@ -33,6 +34,10 @@ class Recorder:
         if 13.0 in tensors[0]:
             raise BadRequest("thirteen")
         return (tensors[0] * 2,)
+
+
+def patient() -> Call:
+    return Call("predict", now=0, timeout=FOREVER)
 
 
 def column(*values: float) -> np.ndarray[Any, Any]:
@@ -60,7 +65,8 @@ def make() -> Iterator[Callable[..., Batcher]]:
 def ask(
     batcher: Batcher, call: Recorder, rows: np.ndarray[Any, Any], group: Any = "g", deadline: float = FOREVER
 ) -> asyncio.Task[Tensors]:
-    coroutine: Coroutine[Any, Any, Tensors] = batcher.run(call, (rows,), rows=len(rows), deadline=deadline, group=group)
+    request = Call("predict", now=0, timeout=deadline)
+    coroutine: Coroutine[Any, Any, Tensors] = batcher.run(request, call, (rows,), rows=len(rows), group=group)
     return asyncio.ensure_future(coroutine)
 
 
@@ -244,13 +250,11 @@ def test_models_never_share_a_batch_and_errors_stay_with_their_request() -> None
         return compute
 
     one, two = (FakeModel(answer=answer(factor), features=1, inline=False) for factor in (1.0, 10.0))
-    compute = Compute(max_queue=100, threads=1)
+    compute = Executor(max_queue=100, threads=1)
 
     async def scenario() -> list[Any]:
         asks = [(one, 1), (one, 2), (two, 3), (one, -1), (two, 4)]
-        tasks = [
-            asyncio.ensure_future(compute.predict(model, column(value), deadline=FOREVER)) for model, value in asks
-        ]
+        tasks = [asyncio.ensure_future(compute.predict(patient(), model, column(value))) for model, value in asks]
         await asyncio.to_thread(started.wait, 30)
         gate.set()
         return await asyncio.gather(*tasks, return_exceptions=True)
@@ -272,11 +276,11 @@ def test_named_tensors_are_gathered_by_rows_alone() -> None:
             return {"prediction": tensors["features"].sum(axis=-1)}
 
     model = Infers(inline=False, outputs=(TensorSpec("prediction", "FP64", (-1,)),))
-    compute = Compute(max_queue=100, threads=1)
+    compute = Executor(max_queue=100, threads=1)
     inputs = [np.ones((1, 2)), np.ones((2, 2)), np.array([1.0, 1.0]), np.ones((3, 2))]
 
     async def scenario() -> list[Any]:
-        tasks = [asyncio.ensure_future(compute.infer(model, {"features": rows}, deadline=FOREVER)) for rows in inputs]
+        tasks = [asyncio.ensure_future(compute.infer(patient(), model, {"features": rows})) for rows in inputs]
         await eventually_async(lambda: len(shapes) == 1)
         gate.set()
         return await asyncio.gather(*tasks)

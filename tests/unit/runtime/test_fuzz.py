@@ -24,7 +24,7 @@ REQUEST = st.fixed_dictionaries({}, optional=dict.fromkeys(("model_name", "featu
 def target() -> Iterator[Api]:
     api = Api({"m": FakeModel(features=4, feature_names=NAMES)}, max_body_bytes=2000)
     yield api
-    api.app.compute.close()
+    api.app.executor.close()
 
 
 @settings(max_examples=300, deadline=None)

@@ -156,7 +156,8 @@ def test_a_class_that_normalizes_over_rows_sees_one_request_at_a_time(more: str,
 
 def test_declared_rows_are_gathered(tmp_path: Path) -> None:
     log = tmp_path / "calls"
-    code = DOUBLES.replace("return", f"open({str(log)!r}, 'a').write(f'{{{{len(rows)}}}} '); return")
+    noting = f"with open({str(log)!r}, 'a') as log: log.write(f'{{{{len(rows)}}}} ')"
+    code = DOUBLES.replace("return", f"{noting}\n        return")
     model = python_model(tmp_path, code, "batchable = True")
     log.write_text("")
 

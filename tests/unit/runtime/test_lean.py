@@ -61,7 +61,7 @@ def test_fastapi_is_imported_for_rare_routes_alone(tmp_path: Path) -> None:
         document = httpx.get(f"{server.url}/openapi.json", timeout=30).json()
         rare = imported()
 
-    assert "modelyard_runtime.protocols.grpc.server" in usual
+    assert "modelyard_runtime.transport.grpc_server" in usual
     assert not usual & HEAVY
     assert [(model["name"], model["state"], model["format"]) for model in models] == [("churn", "ready", "logistic")]
     assert {"/predict", "/health/ready", "/metrics", "/models", "/v2/models/{name}"} <= set(document["paths"])

@@ -369,7 +369,7 @@ class TestSlowModels:
             body = {"features": [1, 2]}
             waiting = [asyncio.create_task(api.request("POST", "/predict", json=body)) for _ in range(2)]
             await asyncio.to_thread(started.wait, 30)
-            await eventually_async(lambda: api.app.compute.queue_rows == 2)
+            await eventually_async(lambda: api.app.executor.queue_rows == 2)
             refused = await api.request("POST", "/predict", json=body)
             gate.set()
             assert refused.headers["retry-after"] == "1"

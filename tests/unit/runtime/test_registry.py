@@ -119,7 +119,7 @@ def ask_while_closed(api: Api, gate: Gate, count: int, meanwhile: Callable[[], N
 
     async def scenario() -> list[Any]:
         tasks = [asyncio.create_task(api.request("POST", "/predict", json=BODY)) for _ in range(count)]
-        await eventually_async(lambda: gate.calls > 0 and api.app.in_flight == count)
+        await eventually_async(lambda: gate.calls > 0 and api.app.plane.in_flight == count)
         meanwhile()
         gate.open.set()
         return [(answer.status_code, answer.json()) for answer in await asyncio.gather(*tasks)]

@@ -19,7 +19,7 @@ PREDICT = "/v1/models/m:predict"
 def api() -> Iterator[Api]:
     api = Api({"m": FakeModel(features=4, feature_names=NAMES)})
     yield api
-    api.app.compute.close()
+    api.app.executor.close()
 
 
 @pytest.mark.parametrize(

@@ -6,17 +6,18 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 
+from modelyard_runtime.dataplane.dataplane import DataPlane
 from modelyard_runtime.dataplane.registry import ServedModel
 from modelyard_runtime.errors import BadRequest, RequestError
+from modelyard_runtime.http.drain import Drain
 from modelyard_runtime.protocols.grpc.infer import Inference
 from modelyard_runtime.protocols.grpc.messages import SERVICE, Messages, read_message
 from modelyard_runtime.protocols.grpc.status import CODES
 from modelyard_runtime.protocols.grpc.tensors import parameters_of
-from modelyard_runtime.protocols.route import Parts
 from modelyard_runtime.protocols.v2.describe import (
     installed_version,
     model_config,
@@ -25,7 +26,11 @@ from modelyard_runtime.protocols.v2.describe import (
     server_metadata,
     statistics_of,
 )
-from modelyard_runtime.protocols.v2.infer import resolve_version
+from modelyard_runtime.protocols.v2.repository import Repository
+from modelyard_runtime.telemetry.totals import Totals
+
+if TYPE_CHECKING:
+    from modelyard_runtime.telemetry.spans import Tracing
 
 __all__ = ["InferenceService"]
 
@@ -39,9 +44,24 @@ _Answer = Callable[[bytes, Any], Awaitable[bytes]]
 class InferenceService:
     """The methods of the service; `handlers()` is what a grpc.aio server takes."""
 
-    def __init__(self, parts: Parts, messages: Messages) -> None:
-        self._parts = parts
+    def __init__(
+        self,
+        plane: DataPlane,
+        totals: Totals,
+        repository: Repository,
+        drain: Drain,
+        messages: Messages,
+        *,
+        tracing: Tracing | None,
+    ) -> None:
+        """Without `tracing`, requests are not traced."""
+        self._plane = plane
+        self._registry = plane.registry
+        self._totals = totals
+        self._repository = repository
+        self._drain = drain
         self._messages = messages
+        self._tracing = tracing
         self.calls = 0
         """That are being answered."""
         self._held: asyncio.Event | None = None
@@ -71,7 +91,8 @@ class InferenceService:
             "RepositoryModelUnload": self._model_unload,
         }
         answers = {name: self._with_messages(name, method) for name, method in methods.items()}
-        answers["ModelInfer"] = Inference(self._parts, *self._messages.methods["ModelInfer"]).answer
+        inference = Inference(self._plane, self._tracing, *self._messages.methods["ModelInfer"])
+        answers["ModelInfer"] = inference.answer
         return grpc.method_handlers_generic_handler(
             SERVICE,
             {
@@ -116,13 +137,13 @@ class InferenceService:
         return self._messages.methods[method][1](**fields)
 
     def _served(self, request: Any) -> ServedModel:
-        return resolve_version(self._parts.registry, request.name, request.version or None)
+        return self._registry.resolve_version(request.name, request.version)
 
     async def _server_live(self, request: Any, context: Any) -> Any:
         return self._response("ServerLive", live=True)
 
     async def _server_ready(self, request: Any, context: Any) -> Any:
-        ready = self._parts.registry.ready and not self._parts.draining()
+        ready = self._registry.ready and not self._drain.active
         return self._response("ServerReady", ready=ready)
 
     async def _model_ready(self, request: Any, context: Any) -> Any:
@@ -135,7 +156,7 @@ class InferenceService:
         return self._response("ModelReady", ready=True)
 
     async def _server_metadata(self, request: Any, context: Any) -> Any:
-        about = server_metadata(installed_version(), changeable=self._parts.repository.changeable)
+        about = server_metadata(installed_version(), changeable=self._repository.changeable)
         return self._response("ServerMetadata", **about)
 
     async def _model_metadata(self, request: Any, context: Any) -> Any:
@@ -148,27 +169,25 @@ class InferenceService:
         return self._response("ModelConfig", config=model_config(self._served(request)))
 
     async def _model_statistics(self, request: Any, context: Any) -> Any:
-        statistics = await self._parts.totals.statistics()
-        found = statistics_of(self._parts.registry, statistics, request.name or None, request.version or None)
+        statistics = await self._totals.statistics()
+        found = statistics_of(self._registry, statistics, request.name or None, request.version or None)
         return self._response("ModelStatistics", model_stats=found)
 
     async def _repository_index(self, request: Any, context: Any) -> Any:
-        return self._response(
-            "RepositoryIndex", models=repository_index(self._parts.registry, ready_only=request.ready)
-        )
+        return self._response("RepositoryIndex", models=repository_index(self._registry, ready_only=request.ready))
 
     async def _model_load(self, request: Any, context: Any) -> Any:
         self._check_change(request, context)
-        await self._parts.repository.load(request.model_name, parameters_of(request.parameters))
+        await self._repository.load(request.model_name, parameters_of(request.parameters))
         return self._response("RepositoryModelLoad")
 
     async def _model_unload(self, request: Any, context: Any) -> Any:
         self._check_change(request, context)
-        await self._parts.repository.unload(request.model_name, parameters_of(request.parameters))
+        await self._repository.unload(request.model_name, parameters_of(request.parameters))
         return self._response("RepositoryModelUnload")
 
     def _check_change(self, request: Any, context: Any) -> None:
         given = {key: value for key, value in context.invocation_metadata() if key == "authorization"}
-        self._parts.repository.check(given.get("authorization", ""))
+        self._repository.check(given.get("authorization", ""))
         if request.repository_name:
             raise BadRequest("there is one repository, and it has no name; leave repository_name empty")

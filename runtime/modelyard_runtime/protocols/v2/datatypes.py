@@ -27,7 +27,6 @@ __all__ = [
     "from_json",
     "from_raw",
     "item_size",
-    "json_of",
     "to_json",
     "to_raw",
 ]
@@ -201,11 +200,10 @@ def to_raw(values: Array) -> bytes:
 
 def to_json(values: Array) -> orjson.Fragment:
     """Return the JSON form of a tensor: a flat list. Raises BadRequest for numbers that JSON does not have."""
-    return orjson.Fragment(json_of(values))
+    return orjson.Fragment(_json(values))
 
 
-def json_of(values: Array) -> bytes:
-    """Return the text of `to_json`, and raise what it raises."""
+def _json(values: Array) -> bytes:
     if values.size == 1 and (values.dtype.kind in "iub" or (values.dtype == np.float64 and all_finite(values))):
         return orjson.dumps([values.item()])  # what most models answer to one row, in a fourth of the time
     if datatype_of(values) == "BYTES":

@@ -8,7 +8,6 @@ from typing import Any
 from modelyard_runtime.dataplane.registry import ModelState, Registry, ServedModel
 from modelyard_runtime.formats.base import TensorSpec
 from modelyard_runtime.protocols.v2.bind import output_specs
-from modelyard_runtime.protocols.v2.infer import resolve_version
 from modelyard_runtime.telemetry.statistics import Statistics
 
 __all__ = [
@@ -110,7 +109,7 @@ def statistics_of(
     registry: Registry, statistics: Statistics, name: str | None, version: str | None
 ) -> list[dict[str, Any]]:
     """Return the statistics of a model, or of all that answer. Raises UnknownModel, NotReady."""
-    chosen = registry.served() if name is None else [resolve_version(registry, name, version)]
+    chosen = registry.served() if name is None else [registry.resolve_version(name, version)]
     found = []
     for served in chosen:
         numbers = statistics.of(served.name, served.version)

@@ -11,7 +11,7 @@ from typing import Any
 
 from modelyard_runtime.dataplane.catalog import Catalog, Loaded
 from modelyard_runtime.errors import BadRequest, StartupFailure, Unsupported
-from modelyard_runtime.protocols.token import check_token
+from modelyard_runtime.protocols.admin_token import check_token
 
 __all__ = ["Repository"]
 

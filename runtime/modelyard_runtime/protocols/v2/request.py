@@ -6,11 +6,9 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-import orjson
-
 from modelyard_runtime.errors import BadRequest, Unsupported
 from modelyard_runtime.formats.base import Array, Model
-from modelyard_runtime.protocols.numbers import FloatParser
+from modelyard_runtime.protocols.json_reader import JsonReader
 from modelyard_runtime.protocols.v2.datatypes import DATATYPES, check_shape, from_json, from_raw, item_size
 
 __all__ = [
@@ -52,12 +50,8 @@ class InferRequest(NamedTuple):
     parameters: Mapping[str, Any] = MappingProxyType({})
 
 
-def parse_infer(
-    body: bytes, header_length: int | None, model: Model, parser: FloatParser | None = None
-) -> InferRequest:
+def parse_infer(body: bytes, header_length: int | None, model: Model, reader: JsonReader) -> InferRequest:
     """Parse a REST body, of which the first `header_length` bytes are JSON (None: all of it; 0: one raw tensor).
-
-    `parser` reads JSON that is mostly numbers faster; it is this thread's, or None.
 
     Raises BadRequest, Unsupported. Source: the protocol's REST form and its binary tensor data extension.
     """
@@ -70,9 +64,7 @@ def parse_infer(
     else:
         view = memoryview(body)
         text, raw = bytes(view[:header_length]), view[header_length:]
-    data = parser.object_with_tensors(text) if parser is not None else None
-    if data is None:
-        data = _plain(text)
+    data = reader.value_with_tensors(text)
     if type(data) is not dict:
         raise BadRequest('the body needs to be an object with "inputs"')
     parameters = _object(data.get("parameters"), "parameters")
@@ -87,13 +79,6 @@ def parse_infer(
         timeout=timeout_of(parameters.get("timeout")),
         parameters=parameters,
     )
-
-
-def _plain(text: bytes) -> Any:
-    try:
-        return orjson.loads(text)
-    except orjson.JSONDecodeError as exc:
-        raise BadRequest(f"the body is not valid JSON: {exc} (NaN and Infinity are not JSON)") from None
 
 
 def _only_input(body: bytes, model: Model) -> Mapping[str, Array]:

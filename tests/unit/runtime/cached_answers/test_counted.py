@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from modelyard_runtime.telemetry.statistics import Look, Stages, Statistics
+from modelyard_runtime.telemetry.statistics import CacheLookup, Stages, Statistics
 from unit.runtime.cached_answers.support import Serve, infer, predict
 from unit.runtime.support import Api, FakeModel
 
@@ -58,20 +58,22 @@ def test_the_times_of_a_request_add_up() -> None:
 
     missed = Stages(clock)
     missed.on_parsed(2)
-    missed.look = Look(clock)
-    missed.look.on_look()
-    missed.look.on_missed()
+    missed.lookup = CacheLookup(clock)
+    missed.lookup.on_lookup()
+    missed.lookup.on_missed()
     missed.on_start(2, True)
     missed.on_computed()
-    missed.look.on_keep()
-    missed.look.on_kept()
+    missed.lookup.on_keep()
+    missed.lookup.on_kept()
+    missed.on_ended()
     statistics.add("m", "1", missed, success=True)
     after_miss = {name: getattr(statistics.of("m", "1"), name).ns for name in ("cache_miss", "queue", "compute_output")}
     found = Stages(clock)
     found.on_parsed(2)
-    found.look = Look(clock)
-    found.look.on_look()
-    found.look.on_found()
+    found.lookup = CacheLookup(clock)
+    found.lookup.on_lookup()
+    found.lookup.on_found()
+    found.on_ended()
     statistics.add("m", "1", found, success=True)
 
     numbers = statistics.of("m", "1")

@@ -9,12 +9,11 @@ from typing import Any
 
 import httpx
 import numpy as np
-from modelyard_runtime.dataplane.answers import Answers
-from modelyard_runtime.dataplane.cache import AnswerCache
+from modelyard_runtime.dataplane.call import Call
 from modelyard_runtime.dataplane.registry import Registry, ServedModel
+from modelyard_runtime.dataplane.response_cache import ResponseCache, ResponseStore
 from modelyard_runtime.errors import ModelFailed
 from modelyard_runtime.telemetry.metrics import Metrics
-from modelyard_runtime.telemetry.statistics import Look
 from unit.runtime.cached_answers.support import ASK, INFER, Serve, outputs, tensor
 from unit.runtime.support import FakeModel
 from waiting import eventually_async
@@ -33,7 +32,7 @@ def test_equal_requests_in_flight_are_computed_once(serve: Serve) -> None:
     async def scenario() -> list[httpx.Response]:
         bodies = [{"id": str(index), "inputs": [tensor([1, 2])], **ASK} for index in range(4)]
         tasks = [asyncio.create_task(api.request("POST", INFER, json=body)) for body in bodies]
-        await eventually_async(lambda: bool(calls) and api.app.in_flight == 4)
+        await eventually_async(lambda: bool(calls) and api.app.plane.in_flight == 4)
         gate.set()
         return await asyncio.gather(*tasks)
 
@@ -48,19 +47,18 @@ def test_equal_requests_in_flight_are_computed_once(serve: Serve) -> None:
 class TestCancelled:
     """Requests whose clients go: gRPC cancels them."""
 
-    def answers(self) -> tuple[Answers, ServedModel]:
+    def answers(self) -> tuple[ResponseCache, ServedModel]:
         registry = Registry()
         served = ServedModel("m", "1", "linear", "sha256:00", "file:///m", FakeModel())
         registry.activate(served)
-        return Answers(AnswerCache(ttl=9, max_bytes=9999, clock=lambda: 0), registry, Metrics()), served
+        return ResponseCache(ResponseStore(ttl=9, max_bytes=9999, clock=lambda: 0), registry, Metrics()), served
 
     def ask(self, compute: Callable[[], Awaitable[bytes]]) -> Callable[[], asyncio.Task[bytes]]:
         answers, served = self.answers()
 
         def start() -> asyncio.Task[bytes]:
-            deadline = asyncio.get_running_loop().time() + 30
-            inputs = {"": np.zeros(1)}
-            return asyncio.create_task(answers.get(served, "", inputs, compute, deadline=deadline, look=Look()))
+            call = Call("predict", now=asyncio.get_running_loop().time(), timeout=30)
+            return asyncio.create_task(answers.get(call, served, "", {"": np.zeros(1)}, compute))
 
         return start
 

@@ -130,7 +130,7 @@ def test_troublesome_bodies_get_their_own_error_and_leave_no_memory(api: Api, pa
 
     def added_up() -> int:
         api.app.metrics.render("")  # requests are noted, up to a number, until somebody asks for their count
-        api.app.parts.statistics.all()
+        api.app.statistics.all()
         return held()
 
     asyncio.run(send_all())

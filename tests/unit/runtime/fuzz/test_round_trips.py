@@ -14,7 +14,8 @@ from hypothesis.extra import numpy as npst
 from modelyard_runtime.formats import TensorSpec
 from modelyard_runtime.protocols.grpc.messages import Messages
 from modelyard_runtime.protocols.grpc.tensors import read_request
-from modelyard_runtime.protocols.inputs import parse_object, rows_of_features, rows_of_instances
+from modelyard_runtime.protocols.json_reader import JsonReader, parse_object
+from modelyard_runtime.protocols.rows import rows_of_features, rows_of_instances
 from modelyard_runtime.protocols.v2.datatypes import from_json, from_raw, to_json, to_raw
 from modelyard_runtime.protocols.v2.request import parse_infer
 from tritonclient import grpc as triton_grpc
@@ -92,7 +93,7 @@ def test_whole_requests_of_tritonclient(tensors: dict[str, Any]) -> None:
     )
     own = Messages().methods["ModelInfer"][0].FromString(message.SerializeToString())
 
-    for request in (parse_infer(bytes(body), length, FakeModel()), read_request(own)):
+    for request in (parse_infer(bytes(body), length, FakeModel(), JsonReader()), read_request(own)):
         assert list(request.inputs) == list(tensors)
         for name, values in tensors.items():
             same(request.inputs[name], values)
@@ -119,4 +120,4 @@ def test_a_body_of_one_raw_tensor(length: int) -> None:
     values = np.arange(4.0 * length).reshape(length, 4)
     model = FakeModel(inputs=(TensorSpec("features", "FP64", (-1, 4)),))
 
-    same(parse_infer(values.tobytes(), 0, model).inputs["features"], values)
+    same(parse_infer(values.tobytes(), 0, model, JsonReader()).inputs["features"], values)

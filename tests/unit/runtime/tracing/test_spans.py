@@ -20,8 +20,8 @@ from waiting import eventually
 TENSOR = {"name": "features", "datatype": "FP64", "shape": [1, 4], "data": ROW}
 SERVED = {"modelyard.model": "churn", "modelyard.version": "7"}
 HTTP = [
-    ("/predict", "/predict", {"features": ROW}, "seed"),
-    ("/predict/batch", "/predict/batch", {"instances": [ROW]}, "seed"),
+    ("/predict", "/predict", {"features": ROW}, "predict"),
+    ("/predict/batch", "/predict/batch", {"instances": [ROW]}, "predict"),
     ("/v2/models/churn/infer", "/v2/models/{model}/infer", {"inputs": [TENSOR]}, "v2"),
     (
         "/v2/models/churn/versions/7/infer",

@@ -23,7 +23,7 @@ ROW = {"name": "features", "shape": [1, 2], "datatype": "FP64", "data": [1, 2]}
 def api() -> Iterator[Api]:
     api = Api({"m": FakeModel(feature_names=("a", "b"))}, max_body_bytes=100_000)
     yield api
-    api.app.compute.close()
+    api.app.executor.close()
 
 
 def infer(api: Api, *inputs: Any, path: str = INFER, **fields: Any) -> httpx.Response:

@@ -39,7 +39,7 @@ REQUEST = st.fixed_dictionaries(
 def target() -> Iterator[Api]:
     api = Api({"m": FakeModel(features=4, feature_names=NAMES, inputs=(TensorSpec("features", "FP64", (-1, 4)),))})
     yield api
-    api.app.compute.close()
+    api.app.executor.close()
 
 
 @settings(max_examples=400, deadline=None)
