@@ -75,8 +75,9 @@ class Executor:
 
         Names, datatypes and shapes are the model's, checked before. Raises what `predict` raises.
         """
-        if model.inline and sum(tensor.nbytes for tensor in tensors.values()) <= LOOP_BYTES:
-            first = next(iter(tensors.values()))
+        first = next(iter(tensors.values()))
+        size = first.nbytes if len(tensors) == 1 else sum(tensor.nbytes for tensor in tensors.values())
+        if model.inline and size <= LOOP_BYTES:
             call.on_start(len(first) if first.ndim else 1, True)
             return infer_checked(model, tensors, wanted)
         names = tuple(tensors)

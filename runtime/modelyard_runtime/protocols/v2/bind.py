@@ -28,6 +28,11 @@ def bind_inputs(model: Model, given: Mapping[str, Array]) -> tuple[dict[str, Arr
 
     Where the model has one input of features with names, a tensor a name does as well: shape (rows,) or (rows, 1).
     """
+    if len(model.inputs) == len(given) == 1:  # most requests; the general way below comes to the same
+        (spec,), ((name, tensor),) = model.inputs, given.items()
+        if name == spec.name:
+            fitting = _fit(model, spec, tensor)
+            return {name: fitting}, len(fitting) if fitting.ndim else 1
     specs = {spec.name: spec for spec in model.inputs}
     if given.keys() <= specs.keys():
         tensors = given
@@ -75,9 +80,9 @@ def _columns(model: Model, names: Sequence[str], given: Mapping[str, Array]) -> 
 
 
 def _fit(model: Model, spec: TensorSpec, tensor: Array) -> Array:
-    wanted = spec.shape
-    if len(tensor.shape) != len(wanted) or any(
-        length not in (-1, got) for length, got in zip(wanted, tensor.shape, strict=True)
+    wanted, shape = spec.shape, tensor.shape
+    if wanted != shape and (
+        len(shape) != len(wanted) or any(length not in (-1, got) for length, got in zip(wanted, shape, strict=True))
     ):
         raise BadRequest(f"input {spec.name} has shape {list(tensor.shape)}, and the model takes {list(wanted)}")
     if 0 in tensor.shape:
@@ -104,11 +109,11 @@ def bind_outputs(model: Model, request: InferRequest) -> tuple[str, ...]:
 
 def present(model: Model, outputs: Mapping[str, Array]) -> dict[str, Array]:
     """Return outputs in the datatypes that the model's metadata gives, where they hold the same values."""
-    specs = {spec.name: spec.datatype for spec in output_specs(model)}
+    specs = output_specs(model)
     shown: dict[str, Array] = {}
     for name, values in outputs.items():
         array = np.asarray(values)
-        datatype = specs.get(name, "BYTES")
+        datatype = next((spec.datatype for spec in specs if spec.name == name), "BYTES")
         if datatype != "BYTES" and array.dtype.kind not in "OUS":
             array = _as_or_same(array, datatype)
         elif datatype == "BYTES" and datatype_of(array) != "BYTES":

@@ -47,6 +47,8 @@ _NUMPY = {
 }
 _BY_NUMPY = {np.dtype(code): name for name, code in _NUMPY.items()}
 DATATYPES = (*_NUMPY, "BF16", "BYTES")
+_AS_NUMPY = {name: np.dtype(code) for name, code in _NUMPY.items()} | {"BF16": np.dtype(np.float32)}
+"""How each datatype of numbers is held."""
 _MAX_DIMENSIONS = 32
 _MAX_ELEMENTS = 2**48
 """More than any body has."""
@@ -61,14 +63,16 @@ def item_size(datatype: str) -> int | None:
 
 def datatype_of(values: Array) -> str:
     """Return the datatype that holds an array's values; what has none of its own becomes BYTES."""
-    return _BY_NUMPY.get(values.dtype.newbyteorder("<"), "BYTES")
+    if values.dtype.hasobject:
+        return "BYTES"
+    return _BY_NUMPY.get(values.dtype) or _BY_NUMPY.get(values.dtype.newbyteorder("<"), "BYTES")
 
 
 def as_datatype(values: Array, datatype: str) -> Array | None:
     """Return `values` as `datatype`, text as str objects; None where numbers would lose their meaning."""
     if datatype == "BYTES":
         return values if values.dtype.kind == "O" else None
-    wanted = np.dtype(np.float32 if datatype == "BF16" else _NUMPY[datatype])
+    wanted = _AS_NUMPY[datatype]
     if values.dtype == wanted:
         return values
     if values.dtype.kind == "O" or not np.can_cast(values.dtype, wanted, "same_kind"):
@@ -119,7 +123,7 @@ def _elements(flat: list[Any] | Array, datatype: str, name: str) -> Array:
         raise BadRequest(f"input {name} is BF16, which has no form in JSON; send it as binary data, or as FP32")
     if datatype == "BOOL" and not all(item is True or item is False or item in (0, 1) for item in flat):
         raise BadRequest(f"data of input {name} needs to be true and false: its datatype is BOOL")
-    kind = np.dtype(_NUMPY[datatype]).kind
+    kind = _AS_NUMPY[datatype].kind
     code = "d" if kind == "f" else "Q" if kind == "u" else "q"
     try:
         # array takes numbers alone, where numpy would also read "1" and null; 'q' and 'Q' take whole ones alone.
@@ -130,7 +134,9 @@ def _elements(flat: list[Any] | Array, datatype: str, name: str) -> Array:
 
 
 def _narrowed(values: Array, datatype: str, name: str) -> Array:
-    wanted = np.dtype(_NUMPY[datatype])
+    wanted = _AS_NUMPY[datatype]
+    if values.dtype == wanted:
+        return values  # JSON has neither NaN nor infinities, and orjson refuses numbers that no double can hold
     result = values
     if values.dtype != wanted:
         with np.errstate(over="ignore"):
@@ -224,12 +230,16 @@ def _texts(values: Array) -> list[str]:
     ]
 
 
+def _is_length(size: Any) -> bool:
+    return type(size) is int and 0 <= size < _MAX_ELEMENTS
+
+
 def check_shape(shape: Any, name: str) -> tuple[int, ...]:
     """Return a tensor's shape from what a client sent. Raises BadRequest."""
     if (
         type(shape) is not list
         or len(shape) > _MAX_DIMENSIONS
-        or not all(type(size) is int and 0 <= size < _MAX_ELEMENTS for size in shape)
+        or not all(map(_is_length, shape))
     ):
         raise BadRequest(f"shape of input {name} needs to be a list of at most {_MAX_DIMENSIONS} whole numbers")
     if 0 in shape and math.prod(size for size in shape if size) >= _MAX_ELEMENTS:

@@ -26,6 +26,8 @@ _UNSUPPORTED = {
     "shared_memory_region": "shared memory is not supported here; send the data itself",
     "classification": "classification of outputs is not supported here; ask for the output probabilities",
 }
+_DATATYPES = frozenset(DATATYPES)
+_NO_PARAMETERS: Mapping[str, Any] = MappingProxyType({})
 MAX_TENSORS = 100_000
 """Inputs, or outputs, of one request."""
 
@@ -47,7 +49,7 @@ class InferRequest(NamedTuple):
     """Whether outputs go as raw bytes unless they say otherwise."""
     timeout: float | None = None
     """Seconds that the client gives for the answer."""
-    parameters: Mapping[str, Any] = MappingProxyType({})
+    parameters: Mapping[str, Any] = _NO_PARAMETERS
 
 
 def parse_infer(body: bytes, header_length: int | None, model: Model, reader: JsonReader) -> InferRequest:
@@ -115,7 +117,7 @@ def _inputs(data: Mapping[str, Any], raw: memoryview) -> dict[str, Array]:
             raise BadRequest(f"input {shown} is there twice")
         datatype = check_datatype(tensor.get("datatype"), shown)
         shape = check_shape(tensor.get("shape"), shown)
-        parameters = _object(tensor.get("parameters"), f"parameters of input {shown}")
+        parameters = _object(tensor.get("parameters"), "parameters of input", shown)
         refuse_unsupported(parameters)
         size = parameters.get("binary_data_size")
         if size is None:
@@ -150,7 +152,7 @@ def _outputs(data: Mapping[str, Any]) -> list[OutputRequest]:
         name = output.get("name") if type(output) is dict else None
         if type(name) is not str:
             raise BadRequest(f"outputs[{index}] needs to be an object with a name")
-        parameters = _object(output.get("parameters"), f"parameters of output {name[:100]}")
+        parameters = _object(output.get("parameters"), "parameters of output", name)
         refuse_unsupported(parameters)
         outputs.append(OutputRequest(name, flag_of(parameters, "binary_data")))
     return outputs
@@ -158,7 +160,7 @@ def _outputs(data: Mapping[str, Any]) -> list[OutputRequest]:
 
 def check_datatype(datatype: Any, name: str) -> str:
     """Return a tensor's datatype from what a client sent. Raises BadRequest."""
-    if type(datatype) is not str or datatype not in DATATYPES:
+    if type(datatype) is not str or datatype not in _DATATYPES:
         shown = repr(datatype)[:50]
         raise BadRequest(f"datatype of input {name} is {shown}; it is one of {', '.join(DATATYPES)}")
     return datatype
@@ -166,6 +168,8 @@ def check_datatype(datatype: Any, name: str) -> str:
 
 def refuse_unsupported(parameters: Mapping[str, Any]) -> None:
     """Raise Unsupported for parameters of a tensor that change where its data is or what it means."""
+    if not parameters:
+        return
     for name, reason in _UNSUPPORTED.items():
         if parameters.get(name):
             raise Unsupported(reason)
@@ -180,11 +184,11 @@ def timeout_of(microseconds: Any) -> float | None:
     return microseconds / 1e6 if microseconds else None
 
 
-def _object(value: Any, what: str) -> Mapping[str, Any]:
+def _object(value: Any, what: str, name: str = "") -> Mapping[str, Any]:
     if value is None:
-        return {}
+        return _NO_PARAMETERS
     if type(value) is not dict:
-        raise BadRequest(f"{what} need to be an object")
+        raise BadRequest(f"{' '.join((what, name[:100])).rstrip()} need to be an object")
     return value
 
 
