@@ -13,8 +13,6 @@ from typing import Any
 
 __all__ = ["CacheLookup", "Duration", "ModelStatistics", "Stages", "Statistics"]
 
-_TOGETHER = 64
-"""Requests that are added up together, when nobody asks before."""
 _MAX_BATCH_SIZES = 256
 """Sizes of batches that are told apart: a client could send as many as it likes."""
 
@@ -224,26 +222,13 @@ class Statistics:
         """`wall` gives seconds since the epoch."""
         self._wall = wall
         self._models: dict[tuple[str, str], ModelStatistics] = {}
-        self._noted: list[tuple[str, str, Stages, bool, float]] = []
 
     def add(self, name: str, version: str, stages: Stages, *, success: bool) -> None:
         """Count a request that was answered."""
-        # Added up together, as in request_counts.py.
-        self._noted.append((name, version, stages, success, self._wall()))
-        if len(self._noted) >= _TOGETHER:
-            self._add_up()
-
-    def _add_up(self) -> None:
-        noted, self._noted = self._noted, []
-        for name, version, stages, success, wall in noted:
-            self._of(name, version).add(stages, success=success, now_ms=int(wall * 1000))
+        self.of(name, version).add(stages, success=success, now_ms=int(self._wall() * 1000))
 
     def of(self, name: str, version: str) -> ModelStatistics:
         """Return the statistics of a version that is or was served, zeros where nobody has asked it."""
-        self._add_up()
-        return self._of(name, version)
-
-    def _of(self, name: str, version: str) -> ModelStatistics:
         found = self._models.get((name, version))
         if found is None:
             found = self._models[name, version] = ModelStatistics(name, version)
@@ -251,5 +236,4 @@ class Statistics:
 
     def all(self) -> list[ModelStatistics]:
         """Return the statistics of every version that has been asked."""
-        self._add_up()
         return list(self._models.values())
