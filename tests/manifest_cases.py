@@ -97,6 +97,25 @@ FULL = model_deployment(
         "maxConnectionAge": "0s",
         "drainDelay": "0s",
     },
+    rollout={"maxSurge": 0, "maxUnavailable": "50%", "progressDeadline": "1h30m"},
+    serviceAccountName="model-reader",
+    podTemplate={
+        "metadata": {"labels": {"team": "ml"}, "annotations": {"note": "x"}},
+        "spec": {
+            "nodeSelector": {"pool": "gpu"},
+            "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists"}],
+            "containers": [
+                {
+                    "name": "runtime",
+                    "image": "registry.example/runtime:custom",
+                    "env": [{"name": "OMP_NUM_THREADS", "value": "2"}],
+                    "resources": {"limits": {"nvidia.com/gpu": 1}},
+                },
+                {"name": "proxy", "image": "registry.example/proxy:1", "ports": [{"containerPort": 15001}]},
+            ],
+            "volumes": [{"name": "model", "emptyDir": {"sizeLimit": "10Gi"}}],
+        },
+    },
 )
 
 CASES = (
@@ -113,6 +132,33 @@ CASES = (
     _mdep("field-of-the-future", "spec.autoscaling", _spec(autoscaling={"minReplicas": 1, "maxReplicas": 3})),
     _mdep("unknown-nested-field", "spec.serving.limits.maxBody", _spec(serving={"limits": {"maxBody": 1}})),
     _mdep("replicas-negative", "spec.replicas", _spec(replicas=-1)),
+    _mdep("rollout-of-one-pod-in-place", None, _spec(rollout={"maxSurge": 0, "maxUnavailable": 1})),
+    _mdep("rollout-that-can't-move", "spec.rollout", _spec(rollout={"maxSurge": 0})),
+    _mdep("rollout-that-can't-move-by-percent", "spec.rollout", _spec(rollout={"maxSurge": "0%"})),
+    _mdep("surge-over-100-percent", "spec.rollout.maxSurge", _spec(rollout={"maxSurge": "101%"})),
+    _mdep("surge-negative", "spec.rollout.maxSurge", _spec(rollout={"maxSurge": -1})),
+    _mdep("surge-as-text", "spec.rollout.maxSurge", _spec(rollout={"maxSurge": "1"})),
+    _mdep("deadline-too-short", "spec.rollout.progressDeadline", _spec(rollout={"progressDeadline": "1s"})),
+    _mdep("service-account-in-capitals", "spec.serviceAccountName", _spec(serviceAccountName="Reader")),
+    _mdep("pod-template-empty", None, _spec(podTemplate={})),
+    _mdep("pod-template-any-field-of-a-pod", None, _spec(podTemplate={"spec": {"hostAliases": [{"ip": "10.0.0.1"}]}})),
+    _mdep("pod-template-kind", "spec.podTemplate.kind", _spec(podTemplate={"kind": "Pod"})),
+    _mdep("pod-template-name", "spec.podTemplate.metadata.name", _spec(podTemplate={"metadata": {"name": "x"}})),
+    _mdep(
+        "pod-template-label-of-ours",
+        "spec.podTemplate.metadata.labels",
+        _spec(podTemplate={"metadata": {"labels": {"modelyard.dev/name": "x"}}}),
+    ),
+    _mdep(
+        "pod-template-container-without-name",
+        "spec.podTemplate.spec.containers[0].name",
+        _spec(podTemplate={"spec": {"containers": [{"image": "x"}]}}),
+    ),
+    _mdep(
+        "pod-template-container-twice",
+        "spec.podTemplate.spec.containers[1]",
+        _spec(podTemplate={"spec": {"containers": [{"name": "runtime"}, {"name": "runtime"}]}}),
+    ),
     _mdep("replicas-string", "spec.replicas", _spec(replicas="2")),
     _mdep("replicas-too-many", "spec.replicas", _spec(replicas=1001)),
     _uri("file", "file:///models/churn", None),

@@ -44,6 +44,8 @@ class LocalCluster:
         if owners and not all(map(self._store.has_uid, owners)):
             raise Rejected(f"the owner of {key_of(obj)} was deleted meanwhile")
         self._applied(obj)
+        if obj["kind"] == "Deployment":  # an API server's default
+            obj = {**obj, "spec": {"replicas": 1, **obj["spec"]}}
         live, _ = self._store.put(obj)
         return live
 

@@ -33,13 +33,13 @@ from modelyard_local.reaper import MARK, start_reaper, sweep
 from modelyard_local.secrets import Secrets
 from modelyard_local.state import StateFolder
 from modelyard_local.store import Store
+from modelyard_local.unsupported import NO_IMAGE
 from modelyard_local.volumes import Claims
 
 __all__ = ["Options", "run_installation", "set_conditions_unknown"]
 
 _DOMAIN = "cluster.local"
 _BLOCK = "address-block"
-_IMAGE = "none: processes of this machine"
 
 
 @dataclass(frozen=True)
@@ -169,9 +169,9 @@ class _Installation:
             return f"http://{addresses.of(namespace, service)}" + ("" if port == 80 else f":{port}")
 
         return Settings(
-            runtime_image=_IMAGE,
-            router_image=_IMAGE,
-            envoy_image=_IMAGE,
+            runtime_image=NO_IMAGE,
+            router_image=NO_IMAGE,
+            envoy_image=NO_IMAGE,
             cluster_domain=_DOMAIN,
             router_replicas=self._options.router_replicas,
             service_url=url,

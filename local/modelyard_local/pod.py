@@ -19,6 +19,7 @@ from modelyard_local.errors import NoAddress
 from modelyard_local.objects import Object, key_of
 from modelyard_local.secrets import Secrets, environment_of
 from modelyard_local.store import Store
+from modelyard_local.unsupported import runs_here
 from modelyard_local.volumes import Claims, PodVolumes, VolumeMissing, rewrite
 
 __all__ = ["Node", "PodRunner"]
@@ -55,10 +56,9 @@ class PodRunner:
         self._stopping = asyncio.Event()
         self.folder: Path = node.pods / self.uid[:8]
         self._volumes = PodVolumes(self.folder / "v", self._spec, node.claims, self._config_map)
-        make = [self._container(spec) for spec in self._spec.get("initContainers", [])]
-        self._inits = make
-        self._mains = [self._container(spec) for spec in self._spec["containers"]]
-        self._sidecars = [container for container in make if container.spec.get("restartPolicy") == "Always"]
+        self._inits = [self._container(spec) for spec in self._spec.get("initContainers", []) if runs_here(spec)]
+        self._mains = [self._container(spec) for spec in self._spec["containers"] if runs_here(spec)]
+        self._sidecars = [container for container in self._inits if container.spec.get("restartPolicy") == "Always"]
         self._task = asyncio.create_task(self._live(), name=f"pod {self.key.name}")
 
     def log_of(self, container: str) -> Path:

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from modelyard_operator.manifests.common import RUNTIME_CONTAINER
+
 from modelyard_local.objects import Object
 
-__all__ = ["unsupported_in"]
+__all__ = ["NO_IMAGE", "runs_here", "unsupported_in"]
+
+NO_IMAGE = "none: processes of this machine"
+"""The image of the containers whose programs are on this machine."""
 
 _PROBE = dict.fromkeys(("httpGet", "initialDelaySeconds", "periodSeconds", "timeoutSeconds", "successThreshold")) | {
     "failureThreshold": None
@@ -24,7 +29,7 @@ _POD: Mapping[str, object] = {
     "containers": _CONTAINER,
     "volumes": {"name": None, "emptyDir": {}, "configMap": {"name": None}, "persistentVolumeClaim": None},
     **dict.fromkeys(("terminationGracePeriodSeconds", "automountServiceAccountToken", "enableServiceLinks")),
-    **dict.fromkeys(("imagePullSecrets", "restartPolicy")),
+    **dict.fromkeys(("imagePullSecrets", "restartPolicy", "serviceAccountName", "topologySpreadConstraints")),
 }
 _KNOWN: Mapping[str, Mapping[str, object]] = {
     "Deployment": {
@@ -42,7 +47,22 @@ def unsupported_in(obj: Object) -> list[str]:
     known = _KNOWN.get(obj["kind"])
     if known is None:
         return [obj["kind"]]
-    return sorted({path.removeprefix("template.spec.") for path in _unknown(obj.get("spec", {}), known, "")})
+    names = {path.removeprefix("template.spec.") for path in _unknown(obj.get("spec", {}), known, "")}
+    return sorted(names | set(_images(obj.get("spec", {}).get("template", {}).get("spec", {}))))
+
+
+def runs_here(container: Object) -> bool:
+    """Return whether a container is started: its command is, on this machine; a sidecar's image alone can't be."""
+    return bool(container.get("command")) or container["name"] == RUNTIME_CONTAINER
+
+
+def _images(pod_spec: Object) -> Iterator[str]:
+    for field in ("initContainers", "containers"):
+        for container in pod_spec.get(field, []):
+            if not runs_here(container):
+                yield f"{field}[{container['name']}]"
+            elif container.get("image", NO_IMAGE) != NO_IMAGE:
+                yield f"{field}[{container['name']}].image"
 
 
 def _unknown(value: object, known: object, path: str) -> Iterator[str]:

@@ -102,6 +102,64 @@ def test_kubectl_scale_changes_the_number_of_pods(ns: Namespace) -> None:
     )
 
 
+def test_without_replicas_the_number_of_pods_is_whoever_scales_the_deployment(ns: Namespace) -> None:
+    ns.apply(model_deployment())
+    eventually(lambda: ns.get("deployment", "churn"), bool, "the Deployment")
+
+    ns.kubectl("scale", "deployment", "churn", "--replicas=3")
+    ns.apply(model_deployment(model={"uri": "pvc://models/churn/2"}))
+
+    deployment = eventually(
+        lambda: ns.get("deployment", "churn"), lambda seen: "churn/2" in str(seen["spec"]), "the new spec"
+    )
+    assert deployment["spec"]["replicas"] == 3
+
+
+def test_a_pod_template_is_merged_into_the_pods(ns: Namespace) -> None:
+    proxy = {"name": "proxy", "image": "proxy:1"}
+    runtime = {"name": "runtime", "image": "mine:2", "env": [{"name": "OMP_NUM_THREADS", "value": "2"}]}
+    manifest = model_deployment(
+        serviceAccountName="reader",
+        podTemplate={"spec": {"nodeSelector": {"pool": "gpu"}, "containers": [proxy, runtime]}},
+    )
+    manifest["metadata"]["labels"] = {"team": "ml"}
+
+    ns.apply(manifest)
+
+    deployment = eventually(lambda: ns.get("deployment", "churn"), bool, "the Deployment")
+    template = deployment["spec"]["template"]
+    containers = {container["name"]: container for container in template["spec"]["containers"]}
+    assert template["metadata"]["labels"]["team"] == "ml"
+    assert template["spec"]["serviceAccountName"] == "reader"
+    assert template["spec"]["nodeSelector"] == {"pool": "gpu"}
+    assert (containers["proxy"]["image"], containers["runtime"]["image"]) == ("proxy:1", "mine:2")
+    assert {"name": "OMP_NUM_THREADS", "value": "2"} in containers["runtime"]["env"]
+    assert containers["runtime"]["command"] == ["python", "-m", "modelyard_runtime"]
+
+    ns.apply(model_deployment())
+
+    template = eventually(
+        lambda: (ns.get("deployment", "churn") or {})["spec"]["template"],
+        lambda seen: len(seen["spec"]["containers"]) == 1,
+        "the sidecar to go",
+    )
+    assert "nodeSelector" not in template["spec"]
+    assert template["spec"]["serviceAccountName"] == "default"
+    assert template["metadata"]["labels"].keys() & {"team"} == set()
+
+
+def test_a_pod_template_that_is_none_is_told_with_the_field(ns: Namespace) -> None:
+    ns.apply(model_deployment(podTemplate={"spec": {"nodeSelecter": {"pool": "gpu"}}}))
+
+    refused = ns.wait_for_condition("mdep", "churn", "Ready", "False", "InvalidPodTemplate")
+    assert "nodeSelecter" in refused["message"]
+
+    ns.apply(model_deployment(podTemplate={"spec": {"containers": [{"name": "runtime", "command": ["sh"]}]}}))
+
+    refused = ns.wait_for_condition("mdep", "churn", "Ready", "False", "InvalidSpec")
+    assert "spec.podTemplate.spec.containers[runtime].command" in refused["message"]
+
+
 def test_repeated_reconciles_change_nothing(ns: Namespace, operator: OperatorProcess) -> None:
     ns.apply(model_deployment(replicas=1))
     serve(ns, "churn")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,7 @@ def _structural(node: dict[str, Any], definitions: dict[str, Any]) -> dict[str, 
         rest = {key: value for key, value in node.items() if key not in ("anyOf", "default")}
         return _structural({**options[0], **rest}, definitions)
     result = {key: value for key, value in node.items() if key in _KEYWORDS or key.startswith("x-kubernetes-")}
+    result = copy.deepcopy(result)  # of a type that is used twice, YAML would write the second as an alias
     if "properties" in node:
         result["properties"] = {name: _structural(child, definitions) for name, child in node["properties"].items()}
         if (

@@ -7,9 +7,10 @@ from collections.abc import Iterable
 from typing import Annotated, ClassVar
 
 from modelyard_runtime.contract import FORMATS, MAX_WORKERS, SCHEMES
-from pydantic import AfterValidator, Field, PlainValidator, WithJsonSchema
+from pydantic import AfterValidator, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
+from modelyard_operator.api.pods import PodTemplate, Resources, Rollout
 from modelyard_operator.api.schema import DurationString, Rule, Spec, between
 from modelyard_operator.api.status import Conditions
 
@@ -22,7 +23,6 @@ __all__ = [
     "ModelDeploymentSpec",
     "ModelDeploymentStatus",
     "Parameters",
-    "Resources",
     "Serving",
     "Warmup",
     "uri_scheme",
@@ -76,31 +76,6 @@ _URI_RULES = (
 )
 
 Uri = Annotated[str, Field(min_length=1, max_length=2048), *_URI_RULES]
-_QUANTITY = r"^[0-9]+(\.[0-9]+)?([numkMGTPE]|[KMGTPE]i)?$"
-
-
-def _quantity(value: object) -> str | int:
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
-        return value
-    if isinstance(value, str) and len(value) <= 32 and re.match(_QUANTITY, value):
-        return value
-    raise PydanticCustomError("quantity", "must be a quantity of Kubernetes, such as 500m or 256Mi")
-
-
-Quantity = Annotated[
-    str | int,
-    PlainValidator(_quantity),
-    WithJsonSchema(
-        {
-            "anyOf": [{"type": "integer"}, {"type": "string"}],
-            "x-kubernetes-int-or-string": True,
-            "maxLength": 32,
-            "minimum": 0,
-            "pattern": _QUANTITY,
-        }
-    ),
-]
-Quantities = Annotated[dict[Annotated[str, Field(max_length=63)], Quantity], Field(max_length=16)]
 
 
 def _format(name: str) -> str:
@@ -242,24 +217,31 @@ class Serving(Spec):
     )
 
 
-class Resources(Spec):
-    """Requests and limits of the runtime's container, as in a pod."""
-
-    requests: Quantities = Field(default_factory=dict, description="What the scheduler sets aside.")
-    limits: Quantities = Field(default_factory=dict, description="What the container may not pass.")
-
-
 class ModelDeploymentSpec(Spec):
     """What a user asks for."""
 
     model: Model = Field(description="Which artifact is served, and under which name.")
     replicas: Annotated[int, Field(ge=0, le=1000)] | None = Field(
-        None, description="The number of pods; 1 unless given."
+        None,
+        description="The number of pods. Not given: 1 at first, then what `kubectl scale` or an autoscaler makes of "
+        "the Deployment.",
     )
     resources: Resources | None = Field(
         None, description="Requests and limits of the runtime's container, as in a pod."
     )
     serving: Serving = Field(default_factory=Serving, description="How the runtime answers.")
+    rollout: Rollout = Field(default_factory=Rollout, description="How new pods take the place of old ones.")
+    service_account_name: Annotated[
+        str, Field(min_length=1, max_length=253, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")
+    ] = Field(
+        "default",
+        description="The ServiceAccount of the pods, for storages that know pods by it (workload identity).",
+    )
+    pod_template: PodTemplate | None = Field(
+        None,
+        description="Changes to the pods, merged as `kubectl patch` does (a strategic merge patch): the image of "
+        "container `runtime`, environment, tolerations, volumes, sidecars.",
+    )
 
 
 class ServedModel(Spec):

@@ -173,6 +173,7 @@ def _checked(status: int, body: Any) -> Object:
     if status == 410:
         raise Gone(message)
     # 403 without a user's name is admission: a quota, a limit range, a webhook, a namespace that is being deleted.
-    if status in (400, 403, 405, 413, 415, 422):
+    # An unknown field in what is applied is an "internal error" to the API server.
+    if status in (400, 403, 405, 413, 415, 422) or "failed to create typed patch object" in message:
         raise Rejected(message)
     raise Unavailable(f"the API server answered {status}: {message}")

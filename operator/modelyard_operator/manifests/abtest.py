@@ -27,8 +27,10 @@ from modelyard_operator.manifests.common import (
     child_metadata,
     deployment,
     pod_security,
+    pod_template,
     scrape_annotations,
     service,
+    spread,
 )
 from modelyard_operator.manifests.envoy import RouterConfig, Upstream, envoy_command, render_router_files
 from modelyard_operator.manifests.settings import Settings
@@ -130,8 +132,12 @@ def render_abtest(owner: Object, config: RouterConfig, settings: Settings) -> li
             COMPONENT_ROUTER,
             router_name(name),
             replicas=settings.router_replicas,
-            pod_spec=_pod_spec(name, settings),
-            annotations=scrape_annotations(ROUTER_SIDECAR_PORT) | {_BOOTSTRAP: bootstrap},
+            template=pod_template(
+                owner,
+                COMPONENT_ROUTER,
+                _pod_spec(name, settings),
+                scrape_annotations(ROUTER_SIDECAR_PORT) | {_BOOTSTRAP: bootstrap},
+            ),
         ),
     ]
 
@@ -146,6 +152,7 @@ def _pod_spec(name: str, settings: Settings) -> Object:
             {"name": "tmp", "emptyDir": {}},
         ],
         "terminationGracePeriodSeconds": _DRAIN_LIMIT + 15,
+        "topologySpreadConstraints": spread(COMPONENT_ROUTER, name),
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "securityContext": pod_security(),

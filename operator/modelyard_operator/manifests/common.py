@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from modelyard_runtime.contract import GRPC_PORT, HTTP_PORT, METRICS_PATH
@@ -15,17 +16,22 @@ __all__ = [
     "COMPONENT_ROUTER",
     "COMPONENT_RUNTIME",
     "CONTAINER_SECURITY",
+    "FETCH_CONTAINER",
     "LABEL_COMPONENT",
     "LABEL_NAME",
     "LABEL_REVISION",
+    "RUNTIME_CONTAINER",
     "Object",
+    "Strategy",
     "child_metadata",
     "deployment",
     "pod_security",
+    "pod_template",
     "revision_of",
     "scrape_annotations",
     "selector_labels",
     "service",
+    "spread",
 ]
 
 Object = dict[str, Any]
@@ -35,6 +41,8 @@ LABEL_NAME = "modelyard.dev/name"
 LABEL_REVISION = "modelyard.dev/revision"  # on pods only: tells those of the newest template from the others
 COMPONENT_RUNTIME = "runtime"
 COMPONENT_ROUTER = "router"
+RUNTIME_CONTAINER = "runtime"
+FETCH_CONTAINER = "fetch"
 
 _USER = 65532  # "nonroot" by convention; images that start as root (Envoy's own) need it said
 CONTAINER_SECURITY: Object = {
@@ -96,9 +104,41 @@ def scrape_annotations(port: int, path: str = METRICS_PATH) -> dict[str, str]:
     return {"prometheus.io/scrape": "true", "prometheus.io/port": str(port), "prometheus.io/path": path}
 
 
+def spread(component: str, name: str) -> list[Object]:
+    """Return the constraints that spread the pods of one template over zones and nodes, where there are several."""
+    return [
+        {
+            "topologyKey": key,
+            "maxSkew": 1,
+            "whenUnsatisfiable": "ScheduleAnyway",
+            "labelSelector": {"matchLabels": selector_labels(component, name)},
+            "matchLabelKeys": ["pod-template-hash"],
+        }
+        for key in ("topology.kubernetes.io/zone", "kubernetes.io/hostname")
+    ]
+
+
 def revision_of(template: Object) -> str:
     """Return a short hash of a pod template, the same for the same template in every process."""
     return hashlib.sha256(json.dumps(template, sort_keys=True).encode()).hexdigest()[:10]
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """How a Deployment replaces its pods. By default it takes none away before its successor is ready."""
+
+    max_surge: str | int = "25%"
+    max_unavailable: str | int = 0
+    progress_deadline: int = 600
+    """Seconds."""
+
+
+def pod_template(owner: Object, component: str, pod_spec: Object, annotations: Mapping[str, str]) -> Object:
+    """Return the template of pods that a custom resource's selectors find; it has no revision yet."""
+    return {
+        "metadata": {"labels": labels(component, owner["metadata"]["name"]), "annotations": dict(annotations)},
+        "spec": pod_spec,
+    }
 
 
 def deployment(
@@ -106,29 +146,25 @@ def deployment(
     component: str,
     name: str,
     *,
-    replicas: int,
-    pod_spec: Object,
-    annotations: Mapping[str, str],
+    replicas: int | None,
+    template: Object,
+    strategy: Strategy = Strategy(),
 ) -> Object:
-    """Return a Deployment that never takes a pod away before its successor is ready; annotations are the pods'."""
-    owner_name = owner["metadata"]["name"]
-    pod_labels = labels(component, owner_name)
-    template: Object = {
-        "metadata": {"labels": pod_labels, "annotations": dict(annotations)},
-        "spec": pod_spec,
-    }
-    template["metadata"]["labels"] = {**pod_labels, LABEL_REVISION: revision_of(template)}
+    """Return a Deployment of a pod template; without `replicas`, that field is left to others."""
+    metadata = template["metadata"]
+    metadata = {**metadata, "labels": {**metadata["labels"], LABEL_REVISION: revision_of(template)}}
+    rolling = {"maxSurge": strategy.max_surge, "maxUnavailable": strategy.max_unavailable}
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
         "metadata": child_metadata(owner, component, name),
         "spec": {
-            "replicas": replicas,
+            **({} if replicas is None else {"replicas": replicas}),
             "revisionHistoryLimit": 2,
-            "progressDeadlineSeconds": 600,
-            "selector": {"matchLabels": selector_labels(component, owner_name)},
-            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": "25%", "maxUnavailable": 0}},
-            "template": template,
+            "progressDeadlineSeconds": strategy.progress_deadline,
+            "selector": {"matchLabels": selector_labels(component, owner["metadata"]["name"])},
+            "strategy": {"type": "RollingUpdate", "rollingUpdate": rolling},
+            "template": {**template, "metadata": metadata},
         },
     }
 

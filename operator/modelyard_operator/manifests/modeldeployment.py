@@ -11,18 +11,22 @@ from modelyard_operator.api.schema import parse_duration
 from modelyard_operator.manifests.common import (
     COMPONENT_RUNTIME,
     CONTAINER_SECURITY,
+    FETCH_CONTAINER,
+    RUNTIME_CONTAINER,
     Object,
+    Strategy,
     deployment,
     pod_security,
+    pod_template,
     scrape_annotations,
     service,
+    spread,
 )
+from modelyard_operator.manifests.customization import customized
 from modelyard_operator.manifests.settings import Settings
 
 __all__ = ["FETCH_CONTAINER", "RUNTIME_CONTAINER", "render_model_deployment", "served_name"]
 
-FETCH_CONTAINER = "fetch"
-RUNTIME_CONTAINER = "runtime"
 _GRACE_MARGIN = 10.0
 
 
@@ -47,11 +51,25 @@ def render_model_deployment(owner: Object, spec: ModelDeploymentSpec, settings: 
             owner,
             COMPONENT_RUNTIME,
             name,
-            replicas=1 if spec.replicas is None else spec.replicas,
-            pod_spec=_pod_spec(name, spec, settings),
-            annotations=scrape_annotations(HTTP_PORT),
+            replicas=spec.replicas,
+            template=_pod_template(owner, spec, settings),
+            strategy=Strategy(
+                max_surge=spec.rollout.max_surge,
+                max_unavailable=spec.rollout.max_unavailable,
+                progress_deadline=_deadline(spec),
+            ),
         ),
     ]
+
+
+def _deadline(spec: ModelDeploymentSpec) -> int:
+    return math.ceil(parse_duration(spec.rollout.progress_deadline))
+
+
+def _pod_template(owner: Object, spec: ModelDeploymentSpec, settings: Settings) -> Object:
+    annotations = scrape_annotations(HTTP_PORT) | {"kubectl.kubernetes.io/default-container": RUNTIME_CONTAINER}
+    template = pod_template(owner, COMPONENT_RUNTIME, _pod_spec(owner["metadata"]["name"], spec, settings), annotations)
+    return customized(template, owner, spec.pod_template)
 
 
 def _pod_spec(name: str, spec: ModelDeploymentSpec, settings: Settings) -> Object:
@@ -62,9 +80,12 @@ def _pod_spec(name: str, spec: ModelDeploymentSpec, settings: Settings) -> Objec
         "containers": [_runtime_container(name, spec, settings)],
         "volumes": [{"name": "model", "emptyDir": {}}, {"name": "tmp", "emptyDir": {}}],
         "terminationGracePeriodSeconds": math.ceil(drain + timeout + _GRACE_MARGIN),
+        # Named even where it is the default: once set, Kubernetes keeps it in a field of an older name as well.
+        "serviceAccountName": spec.service_account_name,
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "securityContext": pod_security(),
+        "topologySpreadConstraints": spread(COMPONENT_RUNTIME, name),
     }
     if uri_scheme(spec.model.uri) == "pvc":
         claim = spec.model.uri.removeprefix("pvc://").partition("/")[0]
@@ -140,7 +161,7 @@ def _runtime_container(name: str, spec: ModelDeploymentSpec, settings: Settings)
             {"name": "grpc", "containerPort": GRPC_PORT, "protocol": "TCP"},
         ],
         # A model may load for as long as the rollout's deadline allows; the other probes begin when this one is green.
-        "startupProbe": _probe(PATH_SERVING, period=1, failures=600),
+        "startupProbe": _probe(PATH_SERVING, period=1, failures=_deadline(spec)),
         "readinessProbe": _probe(PATH_SERVING, period=2, failures=2),
         "livenessProbe": _probe(PATH_LIVE, period=10, failures=3),
         "volumeMounts": [

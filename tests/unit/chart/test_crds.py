@@ -40,10 +40,12 @@ def test_crds_can_be_left_to_others(chart: Chart) -> None:
 
 @pytest.fixture
 def checkout(repository: Path, tmp_path: Path) -> Path:
-    for folder in ("scripts", "crds", "helm", "runtime/modelyard_runtime/protocols/grpc"):
+    for folder in ("scripts", "crds", "helm", "runtime/modelyard_runtime/protocols/grpc", "tests/cluster"):
         shutil.copytree(repository / folder, tmp_path / folder)
     (tmp_path / "docs").mkdir()
-    for file in ("runtime/modelyard_runtime/contract.py", "README.md", "docs/formats.md"):
+    keys = "operator/modelyard_operator/manifests/merge_keys.py"
+    (tmp_path / keys).parent.mkdir(parents=True)
+    for file in ("runtime/modelyard_runtime/contract.py", "README.md", "docs/formats.md", keys):
         shutil.copy(repository / file, tmp_path / file)
     return tmp_path
 

@@ -232,5 +232,9 @@ def test_what_is_ignored_is_named() -> None:
     obj = deployment("web", container() | {"resources": {"limits": {"memory": "1Gi"}}}, nodeSelector={"disk": "fast"})
 
     assert unsupported_in(obj) == ["containers.resources", "nodeSelector"]
+    assert unsupported_in(deployment("web", container() | {"image": "mine:2"}, {"name": "proxy", "image": "p"})) == [
+        "containers[proxy]",
+        "containers[runtime].image",
+    ]
     assert unsupported_in({"kind": "PodDisruptionBudget", "spec": {}}) == ["PodDisruptionBudget"]
     assert unsupported_in({"kind": "ConfigMap", "data": {"a": "b"}}) == []

@@ -1,0 +1,137 @@
+"""How the pods of a ModelDeployment are sized, placed and replaced."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Annotated, Any, ClassVar
+
+from pydantic import ConfigDict, Field, PlainValidator, WithJsonSchema
+from pydantic_core import PydanticCustomError
+
+from modelyard_operator.api.schema import DurationString, MapBy, Rule, Spec, between
+
+__all__ = ["ContainerPatch", "PodMetadataPatch", "PodSpecPatch", "PodTemplate", "Resources", "Rollout"]
+
+_QUANTITY = r"^[0-9]+(\.[0-9]+)?([numkMGTPE]|[KMGTPE]i)?$"
+_PERCENT = r"^(100|[1-9]?[0-9])%$"
+
+
+def _number_or(pattern: str, maximum: int, message: str) -> Callable[[object], str | int]:
+    def check(value: object) -> str | int:
+        if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= maximum:
+            return value
+        if isinstance(value, str) and len(value) <= 32 and re.match(pattern, value):
+            return value
+        raise PydanticCustomError("quantity", "{message}", {"message": message})
+
+    return check
+
+
+def _int_or_string(pattern: str, maximum: int) -> WithJsonSchema:
+    return WithJsonSchema(
+        {
+            "anyOf": [{"type": "integer"}, {"type": "string"}],
+            "x-kubernetes-int-or-string": True,
+            "maxLength": 32,
+            "minimum": 0,
+            "maximum": maximum,
+            "pattern": pattern,
+        }
+    )
+
+
+_LARGEST = 2**53
+_MOST_PODS = 1000
+Quantity = Annotated[
+    str | int,
+    PlainValidator(_number_or(_QUANTITY, _LARGEST, "must be a quantity of Kubernetes, such as 500m or 256Mi")),
+    _int_or_string(_QUANTITY, _LARGEST),
+]
+Quantities = Annotated[dict[Annotated[str, Field(max_length=63)], Quantity], Field(max_length=16)]
+PodCount = Annotated[
+    str | int,
+    PlainValidator(_number_or(_PERCENT, _MOST_PODS, "must be a number of pods, or a percentage such as 25%")),
+    _int_or_string(_PERCENT, _MOST_PODS),
+]
+
+
+class Resources(Spec):
+    """Requests and limits of the runtime's container, as in a pod."""
+
+    requests: Quantities = Field(default_factory=dict, description="What the scheduler sets aside.")
+    limits: Quantities = Field(default_factory=dict, description="What the container may not pass.")
+
+
+class Rollout(Spec):
+    """How new pods take the place of old ones."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            # Defaults are checked without those of the fields inside them.
+            cel="!has(self.maxSurge) || !has(self.maxUnavailable) || !((self.maxSurge == 0 || self.maxSurge == '0%') "
+            "&& (self.maxUnavailable == 0 || self.maxUnavailable == '0%'))",
+            check=lambda rollout: rollout.max_surge not in (0, "0%") or rollout.max_unavailable not in (0, "0%"),
+            message="with maxSurge 0 and maxUnavailable 0 no pod could ever be replaced: raise one of them",
+        ),
+    )
+
+    max_surge: PodCount = Field("25%", description="The most pods above the wanted number: a number or a percentage.")
+    max_unavailable: PodCount = Field(
+        0, description="The most pods that may be missing meanwhile: a number or a percentage."
+    )
+    progress_deadline: Annotated[DurationString, between("10s", "24h")] = Field(
+        "10m",
+        description="How long a rollout, and each new pod's start, may go without progress before it has failed.",
+    )
+
+
+LabelKey = Annotated[str, Field(min_length=1, max_length=317)]
+_RESERVED = Rule(
+    cel="!self.exists(key, key.startsWith('modelyard.dev/'))",
+    check=lambda strings: not any(key.startswith("modelyard.dev/") for key in strings),
+    message="names that begin with modelyard.dev/ are Modelyard's own: choose another",
+)
+_Strings = Annotated[dict[LabelKey, Annotated[str, Field(max_length=4096)]], Field(max_length=64), _RESERVED]
+
+
+class PodMetadataPatch(Spec):
+    """Labels and annotations of the pods."""
+
+    labels: _Strings | None = Field(None, description="Labels that the pods get besides their own.")
+    annotations: _Strings | None = Field(None, description="Annotations that the pods get besides their own.")
+
+
+class _Patch(Spec):
+    """Part of a patch: fields that are not named here are Kubernetes' own, and its API server checks them."""
+
+    model_config = ConfigDict(extra="allow", json_schema_extra={"x-kubernetes-preserve-unknown-fields": True})
+
+
+class ContainerPatch(_Patch):
+    """Changes to the container of this name, or one more container."""
+
+    name: Annotated[str, Field(min_length=1, max_length=63)]
+
+
+_Containers = Annotated[tuple[ContainerPatch, ...], Field(strict=False, max_length=32), MapBy("name")]
+
+
+class PodSpecPatch(_Patch):
+    """Changes to the pods' spec."""
+
+    containers: _Containers | None = Field(
+        None, description="`runtime` is the model's own container; any other is a sidecar."
+    )
+    init_containers: _Containers | None = Field(None, description="`fetch` is the container that gets the artifact.")
+
+
+class PodTemplate(Spec):
+    """Changes to the pods, merged as `kubectl patch` does (a strategic merge patch)."""
+
+    metadata: PodMetadataPatch | None = Field(None, description="Labels and annotations of the pods.")
+    spec: PodSpecPatch | None = Field(None, description="Any field of a pod's spec.")
+
+    def as_patch(self) -> dict[str, Any]:
+        """Return the patch as it was given."""
+        return self.model_dump(mode="json", by_alias=True, exclude_unset=True)
