@@ -110,12 +110,12 @@ class Batcher:
         if group is not None:
             key = (group, *((tensor.dtype, tensor.shape[1:]) for tensor in tensors))
         self._lanes.setdefault(key, deque()).append(member)
-        if call.client is not None:
-            call.client.queue(member.future)
         self._waiting += 1
         self.rows += rows
         if not self._holding:
             self._dispatch(loop)
+        if call.client is not None and not call.started:
+            call.client.queue(member.future)
         try:
             return await member.future
         finally:

@@ -38,6 +38,7 @@ _TRACEPARENT = b"traceparent"
 _WORD = re.compile(rb"[\x21-\x7e]{1,128}")
 _TRACE = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _INVALID = "the request is not valid HTTP/1.1; check the client"
+_INCOMPLETE = "the request ended before it was complete; check the client"
 _LINGER_SECONDS = 1.0
 _REASONS = {400: b"Bad Request", 408: b"Request Timeout", 431: b"Request Header Fields Too Large"}
 _GATHER_SECONDS = 0.05
@@ -134,11 +135,10 @@ class Connection(HttpToolsProtocol):
     def eof_received(self) -> bool:  # type: ignore[override]  # asyncio's own, where uvicorn returns nothing
         """Answer what the client has asked before it closed its sending side, but for what waits in the queue."""
         self._client.leave()
-        cycle = self.cycle
-        if self._refused or self._route is not None or cycle is None or cycle.response_complete or cycle.more_body:
-            return False
         self._half_closed = True
-        return True
+        if not self._unparsed:
+            self._end_half_closed()
+        return not self.transport.is_closing()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Let go of a connection that has ended."""
@@ -221,11 +221,11 @@ class Connection(HttpToolsProtocol):
         """Go on with what waits behind the response that is written: requests, a refusal, the end."""
         super().on_response_complete()
         self._idle_since = self.loop.time()
-        if self.transport.is_closing() or self.pipeline:
-            if self._unparsed:
-                self.flow.pause_reading()
-        elif self._unparsed:
+        if self._unparsed:
             self.flow.pause_reading()
+        if self._answering or self.transport.is_closing():
+            return
+        if self._unparsed:
             self.loop.call_soon(self._parse_rest)
         elif self._refused:
             self._write_refusal()
@@ -270,6 +270,11 @@ class Connection(HttpToolsProtocol):
         """Whether a response could be written at once: none is on its way, and the client reads what it gets."""
         return (self.cycle is None or self.cycle.response_complete) and not self.flow.write_paused
 
+    @property
+    def _answering(self) -> bool:
+        """Whether the application is at a request, perhaps with others behind it."""
+        return self._active is not None and not (self._active.response_complete or self._active.disconnected)
+
     def _parse(self, data: bytes) -> None:
         """Parse bytes up to the end, or to where requests wait for one that is still answered."""
         if len(data) <= _PIECE:
@@ -294,7 +299,15 @@ class Connection(HttpToolsProtocol):
         self._unset_keepalive_if_required()
         self.flow.resume_reading()
         self._parse(data)
-        if self._half_closed and self._idle and not self._unparsed:
+        if self._half_closed and not self._unparsed:
+            self._end_half_closed()
+
+    def _end_half_closed(self) -> None:
+        """Refuse a request that will never be complete; close the connection where nothing else is to be answered."""
+        if not self._between_messages:
+            self._take_body()
+            self._refuse(400, _INCOMPLETE)
+        elif not self._answering and not self._refused:
             self.transport.close()
 
     def _feed(self, data: bytes) -> None:
@@ -437,11 +450,14 @@ class Connection(HttpToolsProtocol):
                 else:
                     self._write_refusal()
                 return
-        if self._active is None or self._active.response_complete:
+        if not self._answering:
             self._write_refusal()
 
     def _write_refusal(self) -> None:
         self.transport.write(self._refused)
+        if self._half_closed:
+            self.transport.close()
+            return
         # Closing with unread bytes would reset the connection, and the client would lose this very answer: what it
         # still sends is read and forgotten until it has seen the end, for a moment at most.
         self.flow.resume_reading()

@@ -13,8 +13,8 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from modelyard_runtime.dataplane.dataplane import DataPlane
 from modelyard_runtime.http.drain import Drain, Phase
-from modelyard_runtime.protocols.grpc.messages import SERVICE, Messages
-from modelyard_runtime.protocols.grpc.service import InferenceService
+from modelyard_runtime.protocols.rpc.messages import SERVICE, Messages
+from modelyard_runtime.protocols.rpc.service import InferenceService
 from modelyard_runtime.protocols.v2.repository import Repository
 from modelyard_runtime.telemetry.totals import Totals
 from modelyard_runtime.transport.goaway import Sockets

@@ -40,7 +40,7 @@ def test_crds_can_be_left_to_others(chart: Chart) -> None:
 
 @pytest.fixture
 def checkout(repository: Path, tmp_path: Path) -> Path:
-    for folder in ("scripts", "crds", "helm", "runtime/modelyard_runtime/protocols/grpc", "tests/cluster"):
+    for folder in ("scripts", "crds", "helm", "runtime/modelyard_runtime/protocols/rpc", "tests/cluster"):
         shutil.copytree(repository / folder, tmp_path / folder)
     (tmp_path / "docs").mkdir()
     keys = "operator/modelyard_operator/manifests/merge_keys.py"

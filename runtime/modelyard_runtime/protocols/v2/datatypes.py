@@ -236,11 +236,7 @@ def _is_length(size: Any) -> bool:
 
 def check_shape(shape: Any, name: str) -> tuple[int, ...]:
     """Return a tensor's shape from what a client sent. Raises BadRequest."""
-    if (
-        type(shape) is not list
-        or len(shape) > _MAX_DIMENSIONS
-        or not all(map(_is_length, shape))
-    ):
+    if type(shape) is not list or len(shape) > _MAX_DIMENSIONS or not all(map(_is_length, shape)):
         raise BadRequest(f"shape of input {name} needs to be a list of at most {_MAX_DIMENSIONS} whole numbers")
     if 0 in shape and math.prod(size for size in shape if size) >= _MAX_ELEMENTS:
         # No data, and yet no array: numpy leaves the zeros out when it counts the bytes.

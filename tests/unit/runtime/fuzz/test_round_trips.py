@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from modelyard_runtime.formats import TensorSpec
-from modelyard_runtime.protocols.grpc.messages import Messages
-from modelyard_runtime.protocols.grpc.tensors import read_request
 from modelyard_runtime.protocols.json_reader import JsonReader, parse_object
 from modelyard_runtime.protocols.rows import rows_of_features, rows_of_instances
+from modelyard_runtime.protocols.rpc.messages import Messages
+from modelyard_runtime.protocols.rpc.tensors import read_request
 from modelyard_runtime.protocols.v2.datatypes import from_json, from_raw, to_json, to_raw
 from modelyard_runtime.protocols.v2.request import parse_infer
 from tritonclient import grpc as triton_grpc

@@ -11,9 +11,9 @@ from modelyard_runtime.dataplane.call import Call
 from modelyard_runtime.dataplane.dataplane import DataPlane
 from modelyard_runtime.dataplane.offload import LOOP_BYTES, offload
 from modelyard_runtime.errors import ClientGone, RequestError
-from modelyard_runtime.protocols.grpc.messages import SERVICE, read_message
-from modelyard_runtime.protocols.grpc.status import CODES
-from modelyard_runtime.protocols.grpc.tensors import read_request, write_response
+from modelyard_runtime.protocols.rpc.messages import SERVICE, read_message
+from modelyard_runtime.protocols.rpc.status import CODES
+from modelyard_runtime.protocols.rpc.tensors import read_request, write_response
 from modelyard_runtime.protocols.v2.infer import compute_outputs
 
 if TYPE_CHECKING:

@@ -27,7 +27,7 @@ class Messages:
     def __init__(self) -> None:
         self.pool = DescriptorPool()
         found = descriptor_pb2.FileDescriptorSet.FromString(
-            files("modelyard_runtime.protocols.grpc").joinpath("inference.binpb").read_bytes()
+            files("modelyard_runtime.protocols.rpc").joinpath("inference.binpb").read_bytes()
         )
         for file in found.file:
             self.pool.AddSerializedFile(file.SerializeToString())

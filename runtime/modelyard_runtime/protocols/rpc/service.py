@@ -14,10 +14,10 @@ from modelyard_runtime.dataplane.dataplane import DataPlane
 from modelyard_runtime.dataplane.registry import ServedModel
 from modelyard_runtime.errors import BadRequest, RequestError
 from modelyard_runtime.http.drain import Drain
-from modelyard_runtime.protocols.grpc.infer import Inference
-from modelyard_runtime.protocols.grpc.messages import SERVICE, Messages, read_message
-from modelyard_runtime.protocols.grpc.status import CODES
-from modelyard_runtime.protocols.grpc.tensors import parameters_of
+from modelyard_runtime.protocols.rpc.infer import Inference
+from modelyard_runtime.protocols.rpc.messages import SERVICE, Messages, read_message
+from modelyard_runtime.protocols.rpc.status import CODES
+from modelyard_runtime.protocols.rpc.tensors import parameters_of
 from modelyard_runtime.protocols.v2.describe import (
     installed_version,
     model_config,
