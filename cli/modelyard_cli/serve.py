@@ -16,8 +16,8 @@ from modelyard_runtime.contract import Env
 from modelyard_runtime.dataplane.cpus import available_cpus, limit_thread_pools
 from modelyard_runtime.errors import SettingsError
 from modelyard_runtime.settings import Settings
-from modelyard_runtime.workers.member import Member, read_models
 from modelyard_runtime.workers.supervisor import supervise
+from modelyard_runtime.workers.worker import Worker, read_models
 
 if TYPE_CHECKING:
     from modelyard_runtime.dataplane.registry import ServedModel
@@ -58,7 +58,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _serve(
-    settings: Settings, models: Sequence[Mapping[str, Any]], *, watch: bool, member: Member | None = None
+    settings: Settings, models: Sequence[Mapping[str, Any]], *, watch: bool, worker: Worker | None = None
 ) -> int:
     limit_thread_pools(os.environ, available_cpus())
     from modelyard_runtime.dataplane.catalog import Source  # noqa: PLC0415 - numpy makes its thread pools at import
@@ -68,17 +68,17 @@ def _serve(
         Source(**{**model, "directory": Path(directory) if (directory := model.get("directory")) else None})
         for model in models
     ]
-    return serve(settings, sources, watch=watch, on_ready=_print_examples, member=member)
+    return serve(settings, sources, watch=watch, on_ready=_print_examples, worker=worker)
 
 
 def _worker() -> int:
     """Serve as one worker of several."""
-    member = Member.from_env(os.environ)
-    if member is None:
+    worker = Worker.from_env(os.environ)
+    if worker is None:
         sys.exit("error: this is a part of `modelyard serve --workers`; run that")
-    member.end_with_supervisor()
-    models, watch = read_models(member.path)
-    return _serve(Settings.from_env(os.environ), models, watch=watch, member=member)
+    worker.end_with_supervisor()
+    models, watch = read_models(worker.path)
+    return _serve(Settings.from_env(os.environ), models, watch=watch, worker=worker)
 
 
 def _prepare(

@@ -9,8 +9,8 @@ from modelyard_runtime.dataplane.cpus import available_cpus, limit_thread_pools
 from modelyard_runtime.errors import SettingsError
 from modelyard_runtime.report import write_termination_message
 from modelyard_runtime.settings import Settings, termination_log
-from modelyard_runtime.workers.member import Member
 from modelyard_runtime.workers.supervisor import supervise
+from modelyard_runtime.workers.worker import Worker
 
 __all__ = ["main"]
 
@@ -23,15 +23,15 @@ def main() -> int:
         write_termination_message(exc.failure, termination_log(os.environ))
         print(f"modelyard: {exc.message}", file=sys.stderr)
         return 1
-    member = Member.from_env(os.environ)
-    if member is not None:
-        member.end_with_supervisor()
+    worker = Worker.from_env(os.environ)
+    if worker is not None:
+        worker.end_with_supervisor()
     elif settings.workers > 1:
         return supervise(settings, os.environ, [sys.executable, "-m", "modelyard_runtime"])
     limit_thread_pools(os.environ, available_cpus())
     from modelyard_runtime.transport.process import serve  # noqa: PLC0415 - numpy makes its thread pools at import
 
-    return serve(settings, member=member)
+    return serve(settings, worker=worker)
 
 
 if __name__ == "__main__":

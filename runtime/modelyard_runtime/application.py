@@ -33,10 +33,7 @@ from modelyard_runtime.protocols.v2.repository import Repository
 from modelyard_runtime.settings import Settings
 from modelyard_runtime.telemetry.metrics import Metrics
 from modelyard_runtime.telemetry.statistics import Statistics
-from modelyard_runtime.telemetry.totals import OwnTotals
-from modelyard_runtime.workers.board import Board
-from modelyard_runtime.workers.member import Member
-from modelyard_runtime.workers.peers import Peers
+from modelyard_runtime.telemetry.totals import OwnTotals, Totals
 
 __all__ = ["Application"]
 
@@ -56,20 +53,16 @@ class Application:
         drain: Drain,
         clock: Callable[[], float] = time.monotonic,
         threads: int | None = None,
-        member: Member | None = None,
-        board: Board | None = None,
+        totals: Callable[[Metrics, Statistics], Totals] = OwnTotals,
     ) -> None:
         """While `drain` is active, every answer closes its connection; `clock` gives the cache monotonic seconds.
 
-        `member` and `board` are there in a worker of several: its totals are those of all, once they are started.
+        `totals` makes the numbers of the whole server from those of this process.
         """
         self.registry = Registry()
         self.metrics = Metrics()
         self.statistics = Statistics()
-        self.totals: OwnTotals | Peers = OwnTotals(self.metrics, self.statistics)
-        if member is not None and board is not None:
-            self.totals = Peers(member, board, self.metrics, self.statistics)
-            self.registry.hold(lambda: board.complete)
+        self.totals = totals(self.metrics, self.statistics)
         self.executor = Executor(
             max_queue=settings.max_queue,
             threads=threads,
@@ -133,8 +126,7 @@ class Application:
         """End the threads once they are idle, and delete what was fetched."""
         self.executor.close()
         self.catalog.close()
-        if isinstance(self.totals, Peers):
-            self.totals.close()
+        self.totals.close()
 
     def inference_route(self, path: str) -> InferenceRoute | None:
         """Return the route that may answer a whole POST request to a decoded path ahead of ASGI; None: none may."""

@@ -36,7 +36,7 @@ of many and of one would take turns."""
 
 
 @dataclass(eq=False)
-class _Member:
+class _Request:
     """One request of a batch."""
 
     call: Call
@@ -51,7 +51,7 @@ class _Member:
 
 @dataclass(frozen=True)
 class _Batch:
-    members: Sequence[_Member]
+    requests: Sequence[_Request]
     rows: int
 
 
@@ -78,7 +78,7 @@ class Batcher:
         self._max_rows = max_rows
         self._max_delay = max_delay
         self._on_batch = on_batch
-        self._lanes: dict[Hashable, deque[_Member]] = {}
+        self._lanes: dict[Hashable, deque[_Request]] = {}
         self._waiting = 0
         self._timer: asyncio.Handle | None = None
         self._due = 0.0
@@ -104,25 +104,25 @@ class Batcher:
         if self._waiting >= self._max_queue and not (self._idle and not self._waiting):
             raise QueueFull(f"{self._waiting} requests wait already; try again in a moment, or add replicas")
         loop = asyncio.get_running_loop()
-        member = _Member(call, compute, tensors, rows, loop.create_future(), loop.time())
-        expiry = loop.call_at(call.deadline, _expire, member.future)
-        key: Hashable = member
+        request = _Request(call, compute, tensors, rows, loop.create_future(), loop.time())
+        expiry = loop.call_at(call.deadline, _expire, request.future)
+        key: Hashable = request
         if group is not None:
             key = (group, *((tensor.dtype, tensor.shape[1:]) for tensor in tensors))
-        self._lanes.setdefault(key, deque()).append(member)
+        self._lanes.setdefault(key, deque()).append(request)
         self._waiting += 1
         self.rows += rows
         if not self._holding:
             self._dispatch(loop)
         if call.client is not None and not call.started:
-            call.client.queue(member.future)
+            call.client.queue(request.future)
         try:
-            return await member.future
+            return await request.future
         finally:
-            # A member that is cancelled, expired or abandoned stays in its lane until its turn, and is dropped then.
+            # A request that is cancelled, expired or abandoned stays in its lane until its turn, and is dropped then.
             expiry.cancel()
             if call.client is not None:
-                call.client.start(member.future)
+                call.client.start(request.future)
 
     def close(self) -> None:
         """End the threads once they are idle."""
@@ -141,11 +141,11 @@ class Batcher:
                 continue
             self._idle -= 1
             self._on_batch(batch.rows)
-            for index, member in enumerate(batch.members):
-                call = member.call
+            for index, request in enumerate(batch.requests):
+                call = request.call
                 call.on_start(batch.rows, index == 0)
                 if call.client is not None:
-                    call.client.start(member.future)
+                    call.client.start(request.future)
             self._threads.start(lambda batch=batch: self._compute(loop, batch))  # type: ignore[misc]
 
     def _oldest(self, now: float) -> tuple[Hashable | None, float | None]:
@@ -160,29 +160,29 @@ class Batcher:
                 chosen, first = key, arrived
         return chosen, due
 
-    def _full(self, lane: deque[_Member]) -> bool:
-        return sum(member.rows for member in lane if not member.future.done()) >= self._max_rows
+    def _full(self, lane: deque[_Request]) -> bool:
+        return sum(request.rows for request in lane if not request.future.done()) >= self._max_rows
 
     def _gather(self, key: Hashable) -> _Batch | None:
         """Take the next batch out of a lane; None where all of it was given up on."""
         lane = self._lanes[key]
-        members: list[_Member] = []
+        requests: list[_Request] = []
         rows = 0
         while lane:
-            member = lane[0]
-            alive = not member.future.done()
-            if alive and members and rows + member.rows > self._max_rows:
+            request = lane[0]
+            alive = not request.future.done()
+            if alive and requests and rows + request.rows > self._max_rows:
                 break
             lane.popleft()
             self._waiting -= 1
             if alive:
-                members.append(member)
-                rows += member.rows
+                requests.append(request)
+                rows += request.rows
             else:
-                self.rows -= member.rows
+                self.rows -= request.rows
         if not lane:
             del self._lanes[key]
-        return _Batch(members, rows) if members else None
+        return _Batch(requests, rows) if requests else None
 
     def _wake_at(self, loop: asyncio.AbstractEventLoop, due: float) -> None:
         if self._timer is not None:
@@ -198,7 +198,7 @@ class Batcher:
         self._timer = loop.call_at(due, wake)
 
     def _compute(self, loop: asyncio.AbstractEventLoop, batch: _Batch) -> None:
-        """In a thread: compute a batch, and where that fails each member alone."""
+        """In a thread: compute a batch, and where that fails each request alone."""
         outcomes = _outcomes(batch)
         try:
             loop.call_soon_threadsafe(self._finish, loop, batch, outcomes)
@@ -208,14 +208,14 @@ class Batcher:
     def _finish(self, loop: asyncio.AbstractEventLoop, batch: _Batch, outcomes: Sequence[_Outcome]) -> None:
         self._idle += 1
         self.rows -= batch.rows
-        for member, outcome in zip(batch.members, outcomes, strict=True):
-            if member.future.done():
+        for request, outcome in zip(batch.requests, outcomes, strict=True):
+            if request.future.done():
                 continue
             if isinstance(outcome, BaseException):
-                member.future.set_exception(outcome)
+                request.future.set_exception(outcome)
             else:
-                member.future.set_result(outcome)
-        if self._waiting < len(batch.members) > 1:
+                request.future.set_result(outcome)
+        if self._waiting < len(batch.requests) > 1:
             self._holding += 1
             self._dispatch_after(loop, _TURNS)
         else:
@@ -237,35 +237,36 @@ def _expire(future: asyncio.Future[Tensors]) -> None:
 
 
 def _outcomes(batch: _Batch) -> list[_Outcome]:
-    """Return outputs or an error for each member; one that can't be computed does not take the others along."""
-    members = batch.members
-    if len(members) > 1:
+    """Return outputs or an error for each request; one that can't be computed does not take the others along."""
+    requests = batch.requests
+    if len(requests) > 1:
         outputs = _together(batch)
         if outputs is not None:
             return outputs
     outcomes: list[_Outcome] = []
-    for member in members:
-        if member.future.done():  # given up on since the batch began
+    for request in requests:
+        if request.future.done():  # given up on since the batch began
             outcomes.append(asyncio.CancelledError())
             continue
         try:
-            outcomes.append(member.context.run(member.compute, member.tensors))
+            outcomes.append(request.context.run(request.compute, request.tensors))
         except BaseException as exc:
             outcomes.append(exc)
     return outcomes
 
 
 def _together(batch: _Batch) -> list[_Outcome] | None:
-    """Return every member's rows of one computation; None where that fails or does not give one output a row."""
-    members = batch.members
-    columns = zip(*(member.tensors for member in members), strict=True)
+    """Return every request's rows of one computation; None where that fails or does not give one output a row."""
+    requests = batch.requests
+    columns = zip(*(request.tensors for request in requests), strict=True)
     try:
-        outputs = members[0].compute(tuple(np.concatenate(column) for column in columns))
+        outputs = requests[0].compute(tuple(np.concatenate(column) for column in columns))
     except (RequestError, MemoryError):
         return None  # somebody's rows are wrong, or all of them too many: each alone, then
     if any(output.shape[:1] != (batch.rows,) for output in outputs):
         return None
-    ends = list(itertools.accumulate(member.rows for member in members))
+    ends = list(itertools.accumulate(request.rows for request in requests))
     return [
-        tuple(output[end - member.rows : end] for output in outputs) for member, end in zip(members, ends, strict=True)
+        tuple(output[end - request.rows : end] for output in outputs)
+        for request, end in zip(requests, ends, strict=True)
     ]

@@ -81,6 +81,12 @@ class Combined(Exposition):
 class Totals(Protocol):
     """Where routes take numbers from that are those of the whole server."""
 
+    async def start(self) -> None:
+        """Begin to add up."""
+
+    def close(self) -> None:
+        """End, and leave the numbers to those who go on."""
+
     async def metrics(self) -> Exposition:
         """Return the metrics."""
 
@@ -94,6 +100,12 @@ class OwnTotals:
     def __init__(self, metrics: Metrics, statistics: Statistics) -> None:
         self._metrics = metrics
         self._statistics = statistics
+
+    async def start(self) -> None:
+        """Do nothing: one process has nobody to add up with."""
+
+    def close(self) -> None:
+        """Do nothing: the numbers end with the process."""
 
     async def metrics(self) -> Exposition:
         """Return the process's metrics."""

@@ -13,10 +13,10 @@ import uvicorn
 
 from modelyard_runtime.http.drain import Drain, Phase, refuse_new_connections
 from modelyard_runtime.transport.connection import Connection, ConnectionLimits, WholeRequestRoute
+from modelyard_runtime.transport.sockets import BACKLOG
 
 __all__ = ["HttpServer"]
 
-_BACKLOG = 2048
 _ACCEPT_SECONDS = 0.2
 """From the last SYN taken until the listener closes: handshakes under way come to their end, and are accepted."""
 _IDLE_SECONDS = 1.0
@@ -37,9 +37,13 @@ class HttpServer(uvicorn.Server):
         drain_delay: float,
         timeout: float,
         limits: ConnectionLimits | None = None,
+        listens_alone: Callable[[], bool] = lambda: True,
         inference_route: Callable[[str], WholeRequestRoute | None] = lambda path: None,
     ) -> None:
-        """`drain_delay` and `timeout` (of requests in flight at the end) in seconds; `inference_route`: Connection."""
+        """Durations in seconds, `timeout` that of requests in flight at the end; `inference_route` as in Connection.
+
+        While `listens_alone()`, nobody else accepts connections from the listener, and the end turns new ones away.
+        """
         limits = limits or ConnectionLimits()
         config = uvicorn.Config(
             app,
@@ -53,10 +57,11 @@ class HttpServer(uvicorn.Server):
             access_log=False,
             server_header=False,
             proxy_headers=False,
-            backlog=_BACKLOG,
+            backlog=BACKLOG,
             timeout_keep_alive=int(limits.idle_seconds),
         )
         super().__init__(config)
+        self._listens_alone = listens_alone
         self._listener = listener
         self._drain = drain
         self._drain_delay = drain_delay
@@ -81,7 +86,8 @@ class HttpServer(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Close the listener and then the connections, in an order that loses nothing."""
-        refuse_new_connections(self._listener)
+        if self._listens_alone():
+            refuse_new_connections(self._listener)
         await asyncio.sleep(_ACCEPT_SECONDS)
         for server in self.servers:
             server.close()

@@ -9,7 +9,7 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import uvloop
 
@@ -17,24 +17,57 @@ from modelyard_runtime.application import Application
 from modelyard_runtime.dataplane.catalog import Source, signature_of
 from modelyard_runtime.dataplane.registry import ServedModel
 from modelyard_runtime.errors import LoadFailed, StartupFailure
-from modelyard_runtime.http.drain import Drain, Phase
+from modelyard_runtime.http.drain import Checks, Drain, Phase
 from modelyard_runtime.report import write_termination_message
 from modelyard_runtime.settings import Settings
 from modelyard_runtime.telemetry.log import set_up_logging
+from modelyard_runtime.telemetry.metrics import Metrics
+from modelyard_runtime.telemetry.statistics import Statistics
+from modelyard_runtime.telemetry.totals import OwnTotals, Totals
 from modelyard_runtime.telemetry.tracing import end_tracing, start_tracing
 from modelyard_runtime.transport.connection import ConnectionLimits
 from modelyard_runtime.transport.grpc import start_grpc
 from modelyard_runtime.transport.http_server import HttpServer
 from modelyard_runtime.transport.sockets import http_taken, open_listener
-from modelyard_runtime.workers.board import Board
-from modelyard_runtime.workers.member import Member
-from modelyard_runtime.workers.peers import Peers
 
 __all__ = ["serve"]
 
 _logger = logging.getLogger("modelyard")
-_BOARD_SECONDS = 0.02
+_LOOK_SECONDS = 0.02
 """How often a worker looks whether the others are ready."""
+
+
+class WorkerProcess(Protocol):
+    """This process as one of several that serve as one."""
+
+    @property
+    def index(self) -> int:
+        """Which it is; 0 speaks for all."""
+
+    @property
+    def returning(self) -> bool:
+        """Whether the others serve already: then this one takes connections only once it can answer."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether all have been ready together: true for good from then on."""
+
+    @property
+    def ending(self) -> bool:
+        """Whether the server ends, and not this process alone."""
+
+    @property
+    def checks(self) -> Checks:
+        """When a router last asked any of them for its health."""
+
+    def set_ready(self) -> None:
+        """Note that this process has its models ready."""
+
+    def open_listener(self) -> socket.socket:
+        """Return the socket on which all listen."""
+
+    def totals(self, metrics: Metrics, statistics: Statistics) -> Totals:
+        """Return the totals of all, of which these are this process' share."""
 
 
 def serve(
@@ -43,22 +76,22 @@ def serve(
     *,
     watch: bool = False,
     on_ready: Callable[[str, Sequence[ServedModel]], None] = lambda url, served: None,
-    member: Member | None = None,
+    worker: WorkerProcess | None = None,
 ) -> int:
     """Serve until SIGTERM or Ctrl-C, and return the exit code: 0 after a drain, 1 when the model did not come up.
 
     `sources` are what to serve; without any, what was fetched into `settings.model_dir`. With `watch`, local ones are
     loaded again when they change. `on_ready` is told the server's address and its models once all of them answer. Of a
-    failure, the termination log holds the reason, and stderr a line. `member` says which worker of several this
-    process is. To be called in the main thread, which receives signals.
+    failure, the termination log holds the reason, and stderr a line. `worker` says which of several this process is.
+    To be called in the main thread, which receives signals.
     """
     set_up_logging(settings.log_format, settings.log_level)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_serve(settings, sources or [_fetched(settings)], member, watch=watch, on_ready=on_ready))
+            runner.run(_serve(settings, sources or [_fetched(settings)], worker, watch=watch, on_ready=on_ready))
     except StartupFailure as exc:
         write_termination_message(exc.failure, settings.termination_log)
-        if member is not None and not member.returning:
+        if worker is not None and not worker.returning:
             return 1  # the supervisor says why, once
         _logger.error("%s: %s", exc.reason.value, exc.message)  # noqa: TRY400 -- the user's error, not ours: no traceback
         return 1
@@ -69,6 +102,13 @@ def serve(
         write_termination_message(failure.failure, settings.termination_log)
         return 1
     return 0
+
+
+def _listener(settings: Settings) -> socket.socket:
+    try:
+        return open_listener(settings.host, settings.port)
+    except OSError as exc:
+        raise http_taken(settings.host, settings.port, exc) from None
 
 
 def _fetched(settings: Settings) -> Source:
@@ -84,23 +124,21 @@ def _fetched(settings: Settings) -> Source:
 async def _serve(
     settings: Settings,
     sources: Sequence[Source],
-    member: Member | None,
+    worker: WorkerProcess | None,
     *,
     watch: bool,
     on_ready: Callable[[str, Sequence[ServedModel]], None],
 ) -> None:
-    try:
-        listener = open_listener(settings.host, settings.port, shared=member is not None)
-    except OSError as exc:
-        raise http_taken(settings.host, settings.port, exc) from None
-    board = member.board() if member is not None else None
-    drain = Drain(checks=board)
+    listener = _listener(settings) if worker is None else worker.open_listener()
+    drain = Drain(checks=None if worker is None else worker.checks)
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, drain.on_terminate)
     loop.add_signal_handler(signal.SIGINT, drain.on_interrupt)
-    app = Application(settings, drain=drain, member=member, board=board)
+    app = Application(settings, drain=drain, totals=OwnTotals if worker is None else worker.totals)
+    if worker is not None:
+        app.registry.hold(lambda: worker.complete)
     service = sources[0].name if len(sources) == 1 else "modelyard"
-    tracing = app.context.tracing = start_tracing(os.environ, service, speaks=_speaks(member))
+    tracing = app.context.tracing = start_tracing(os.environ, service, speaks=_speaks(worker))
     for source in sources:
         app.registry.expect(source.name)
     server = HttpServer(
@@ -111,6 +149,7 @@ async def _serve(
         timeout=settings.timeout,
         limits=ConnectionLimits(max_age=settings.max_connection_age, stall_seconds=settings.timeout),
         inference_route=app.inference_route,
+        listens_alone=lambda: worker is None or worker.ending,
     )
 
     async def answer() -> asyncio.Future[Any]:
@@ -118,24 +157,23 @@ async def _serve(
         return asyncio.gather(server.run_until_drained(), rpc.run_until_drained())
 
     # While others serve, a worker that comes back takes no connection before it can answer.
-    waits = member is not None and member.returning
+    waits = worker is not None and worker.returning
     serving: asyncio.Future[Any] | None = None
     watching: list[asyncio.Task[None]] = []
     before = [(source, signature_of(source)) for source in sources if watch]
     try:
-        if isinstance(app.totals, Peers):
-            await app.totals.start()
+        await app.totals.start()
         serving = None if waits else await answer()
-        if await _load(app, sources, drain, listener, settings.workers if _speaks(member) else 0):
+        if await _load(app, sources, drain, listener, settings.workers if _speaks(worker) else 0):
             if not watch and settings.admin_token_file is None:
                 # What is loaded stays until the end: collections need not go through it again and again, which would
                 # hold requests up for milliseconds.
                 gc.collect()
                 gc.freeze()
             serving = serving or await answer()
-            if member is not None and board is not None:
-                await _wait_for_others(app, drain, member, board)
-            if member is None or (member.index == 0 and not waits and not drain.active):
+            if worker is not None:
+                await _wait_for_others(app, drain, worker)
+            if worker is None or (worker.index == 0 and not waits and not drain.active):
                 on_ready(_url(listener), app.registry.served())
             watching += [asyncio.create_task(app.catalog.watch(*watched)) for watched in before]
     except Exception:
@@ -153,17 +191,17 @@ async def _serve(
         listener.close()
 
 
-async def _wait_for_others(app: Application, drain: Drain, member: Member, board: Board) -> None:
+async def _wait_for_others(app: Application, drain: Drain, worker: WorkerProcess) -> None:
     """Count as ready once all workers are, so that it does not matter which one a probe meets."""
-    board.set_ready(member.index, ready=True)
-    while not board.complete and not await drain.wait_for(Phase.DRAINING, _BOARD_SECONDS):
+    worker.set_ready()
+    while not worker.complete and not await drain.wait_for(Phase.DRAINING, _LOOK_SECONDS):
         pass
     app.registry.release()
 
 
-def _speaks(member: Member | None) -> bool:
+def _speaks(worker: WorkerProcess | None) -> bool:
     """Whether this process says what it serves: of several that start together, one is enough."""
-    return member is None or member.index == 0 or member.returning
+    return worker is None or worker.index == 0 or worker.returning
 
 
 async def _load(

@@ -6,17 +6,19 @@ import socket
 
 from modelyard_runtime.errors import LoadFailed
 
-__all__ = ["grpc_taken", "http_taken", "open_listener", "reserve"]
+__all__ = ["BACKLOG", "grpc_taken", "http_taken", "open_listener", "reserve"]
 
 
-def open_listener(host: str, port: int, *, shared: bool = False) -> socket.socket:
-    """Return a bound socket that does not listen yet; `shared` lets others share the port. Raises OSError."""
+BACKLOG = 2048
+"""Connections that may wait to be accepted."""
+
+
+def open_listener(host: str, port: int) -> socket.socket:
+    """Return a bound socket that does not listen yet. Raises OSError."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if shared:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         listener.bind((host, port))
     except OSError:
         listener.close()

@@ -27,9 +27,9 @@ from modelyard_runtime.report import write_termination_message
 from modelyard_runtime.settings import Settings
 from modelyard_runtime.telemetry.log import set_up_logging
 from modelyard_runtime.transport.grpc import grpc_installed
-from modelyard_runtime.transport.sockets import grpc_taken, http_taken, reserve
-from modelyard_runtime.workers.board import Board
-from modelyard_runtime.workers.member import Member, write_models
+from modelyard_runtime.transport.sockets import BACKLOG, grpc_taken, http_taken, open_listener, reserve
+from modelyard_runtime.workers.shared_state import SharedState
+from modelyard_runtime.workers.worker import Worker, write_models
 
 __all__ = ["supervise"]
 
@@ -74,7 +74,7 @@ def supervise(
     Args:
         settings: the server's.
         environ: the variables of the workers, from which they read the same settings.
-        command: what starts a worker; it finds `Member.from_env`.
+        command: what starts a worker; it finds `Worker.from_env`.
         prepare: given a private folder, fetches into it what the workers shall serve, and returns it as
             `write_models` takes it. Without it, they serve what was fetched into `settings.model_dir`. May raise
             StartupFailure.
@@ -88,9 +88,10 @@ def supervise(
                 models, watch = prepare(Path(folder))
                 write_models(Path(folder), models, watch=watch)
             with contextlib.ExitStack() as kept:
-                ports = _reserve_ports(settings, kept)
+                listener = kept.enter_context(_listener(settings))
+                variables = {**environ, Env.PORT.value: str(listener.getsockname()[1]), **_grpc_port(settings, kept)}
                 _lock(folder, kept)
-                return _Supervisor(settings, {**environ, **ports}, command, Path(folder)).run()
+                return _Supervisor(settings, variables, command, Path(folder), listener).run()
     except StartupFailure as exc:
         write_termination_message(exc.failure, settings.termination_log)
         _logger.error("%s: %s", exc.reason.value, exc.message)  # noqa: TRY400 -- the user's error, not ours: no traceback
@@ -104,35 +105,53 @@ def _lock(folder: str, kept: contextlib.ExitStack) -> None:
     fcntl.flock(descriptor, fcntl.LOCK_SH)
 
 
-def _reserve_ports(settings: Settings, kept: contextlib.ExitStack) -> dict[str, str]:
-    """Keep the ports for as long as `kept` lives; return the variables that name them. Raises LoadFailed."""
+def _listener(settings: Settings) -> socket.socket:
+    """Return the socket on which all workers listen, which they inherit. Raises LoadFailed.
 
-    def keep(port: int) -> str:
-        keeper: socket.socket = kept.enter_context(reserve(settings.host, port))
-        return str(keeper.getsockname()[1])
-
+    One queue for all: a worker that stands still holds no connection that another could take.
+    """
     try:
-        ports = {Env.PORT.value: keep(settings.port)}
+        listener = open_listener(settings.host, settings.port)
+        listener.listen(BACKLOG)  # at once: before that, another server could have the port as well
     except OSError as exc:
         raise http_taken(settings.host, settings.port, exc) from None
-    if grpc_installed():
-        try:
-            ports[Env.GRPC_PORT.value] = keep(settings.grpc_port)
-        except OSError:
-            raise grpc_taken(settings.host, settings.grpc_port) from None
-        if not settings.grpc_port:
-            _logger.info("gRPC on port %s", ports[Env.GRPC_PORT.value])
-    return ports
+    listener.set_inheritable(True)
+    return listener
+
+
+def _grpc_port(settings: Settings, kept: contextlib.ExitStack) -> dict[str, str]:
+    """Keep gRPC's port, which its library can't share but by SO_REUSEPORT, for as long as `kept` lives.
+
+    Returns the variable that names it. Raises LoadFailed.
+    """
+    if not grpc_installed():
+        return {}
+    try:
+        keeper = kept.enter_context(reserve(settings.host, settings.grpc_port))
+    except OSError:
+        raise grpc_taken(settings.host, settings.grpc_port) from None
+    port = str(keeper.getsockname()[1])
+    if not settings.grpc_port:
+        _logger.info("gRPC on port %s", port)
+    return {Env.GRPC_PORT.value: port}
 
 
 class _Supervisor:
-    def __init__(self, settings: Settings, environ: Mapping[str, str], command: Sequence[str], folder: Path) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        environ: Mapping[str, str],
+        command: Sequence[str],
+        folder: Path,
+        listener: socket.socket,
+    ) -> None:
+        self._listener = listener
         self._termination_log = settings.termination_log
         self._environ = dict(environ)
         limit_thread_pools(self._environ, available_cpus(settings.workers))
         self._command = list(command)
         self._folder = folder
-        self._board = Board.create(folder, settings.workers)
+        self._state = SharedState.create(folder, settings.workers)
         self._slots = [_Slot() for _ in range(settings.workers)]
         self._stopping = False
         self._give_up: float | None = None
@@ -164,14 +183,15 @@ class _Supervisor:
         for index, slot in enumerate(self._slots):
             if slot.pid or self._stopping or slot.due > now:
                 continue
-            member = Member(
+            worker = Worker(
                 folder=str(self._folder),
                 index=index,
                 workers=len(self._slots),
                 supervisor=os.getpid(),
-                returning=self._board.complete,
+                listener=self._listener.fileno(),
+                returning=self._state.complete,
             )
-            own = {Env.TERMINATION_LOG.value: str(Member.failure_file(self._folder, index)), **member.to_env()}
+            own = {Env.TERMINATION_LOG.value: str(Worker.failure_file(self._folder, index)), **worker.to_env()}
             # In a process group of its own: Ctrl-C in a terminal is for the supervisor, which passes it on, once.
             slot.pid = os.posix_spawn(
                 self._command[0], self._command, {**self._environ, **own}, setpgroup=0, setsigmask=()
@@ -181,8 +201,8 @@ class _Supervisor:
     def _look_after(self) -> None:
         """Kill workers that stand still, or that take too long to leave."""
         for index, slot in enumerate(self._slots):
-            beats = self._board.beats(index)
-            slot.silent = 0 if beats != slot.beats or not self._board.is_ready(index) else slot.silent + 1
+            beats = self._state.beats(index)
+            slot.silent = 0 if beats != slot.beats or not self._state.is_ready(index) else slot.silent + 1
             slot.beats = beats
             if slot.silent == _SILENT_TURNS:
                 _logger.error("worker %d stands still for %d s; it is killed", index, _SILENT_TURNS)
@@ -192,6 +212,7 @@ class _Supervisor:
 
     def _stop(self, passed_on: signal.Signals) -> None:
         self._stopping = True
+        self._state.end()
         for slot in self._slots:
             _kill(slot.pid, passed_on)
 
@@ -208,12 +229,12 @@ class _Supervisor:
 
     def _ended(self, index: int, slot: _Slot, code: int) -> None:
         slot.pid = 0
-        self._board.set_ready(index, ready=False)
+        self._state.set_ready(index, ready=False)
         if self._stopping:
             # A worker that dies of the signal that it was to take had not come far enough to take it.
             if -code not in _PASSED_ON:
                 self._code = self._code or _exit_code(code)
-        elif code != 0 and not self._board.complete:
+        elif code != 0 and not self._state.complete:
             self._fail(index, code)
         else:
             self._again(index, slot, code)
@@ -229,7 +250,7 @@ class _Supervisor:
 
     def _failure_of(self, index: int, code: int) -> Failure:
         with contextlib.suppress(OSError):
-            left = parse_termination_message(Member.failure_file(self._folder, index).read_text(encoding="utf-8"))
+            left = parse_termination_message(Worker.failure_file(self._folder, index).read_text(encoding="utf-8"))
             if isinstance(left, Failure):
                 return left
         how = _how(code)

@@ -23,7 +23,7 @@ from modelyard_runtime.artifacts.fetch import fetch
 from modelyard_runtime.contract import Env
 from modelyard_runtime.http.drain import Drain
 from modelyard_runtime.settings import Settings
-from modelyard_runtime.workers.board import Board
+from modelyard_runtime.workers.shared_state import SharedState
 from modelyard_runtime.workers.supervisor import _SILENT_TURNS, _Supervisor
 from unit.runtime.support import SUM, Server, start_server
 from waiting import eventually
@@ -251,15 +251,40 @@ def test_a_worker_that_stands_still_does_not_hold_the_numbers_up(tmp_path: Path)
     assert before == [2, 2, 2, 2]
 
 
+def test_a_worker_that_stands_still_gets_no_new_connections(tmp_path: Path) -> None:
+    with start_server(tmp_path, SUM, **TWO) as server:
+        server.wait_for("/health/ready", 200)
+        still = workers(server)[0]
+        still.suspend()
+        try:
+            answers = [httpx.post(f"{server.url}/predict", json=BODY, timeout=30) for _ in range(20)]
+        finally:
+            still.resume()
+
+    assert [answer.json()["prediction"] for answer in answers] == [3.0] * 20
+
+
+def test_a_worker_that_is_told_to_end_alone_leaves_the_port_to_the_others(tmp_path: Path) -> None:
+    with start_server(tmp_path, SUM, MODELYARD_DRAIN_DELAY="0", **TWO) as server:
+        server.wait_for("/health/ready", 200)
+        leaving = workers(server)[0]
+        leaving.terminate()
+
+        while leaving.is_running():
+            assert httpx.post(f"{server.url}/predict", json=BODY, timeout=30).json()["prediction"] == 3.0
+        assert httpx.post(f"{server.url}/predict", json=BODY, timeout=30).json()["prediction"] == 3.0
+
+
 def test_a_worker_whose_loop_stands_still_is_killed(tmp_path: Path) -> None:
     """After 30 turns of the supervisor, counted by it: a machine that slept is no reason."""
     settings = Settings(model_name="m", workers=1)
-    supervisor = _Supervisor(settings, {}, [sys.executable], tmp_path)
+    with socket.socket() as listener:
+        supervisor = _Supervisor(settings, {}, [sys.executable], tmp_path, listener)
     with subprocess.Popen(["sleep", "1000"]) as process:
         supervisor._slots[0].pid = process.pid
-        supervisor._board.set_ready(0, ready=True)
+        supervisor._state.set_ready(0, ready=True)
         for _ in range(_SILENT_TURNS):
-            supervisor._board.beat(0)
+            supervisor._state.beat(0)
             supervisor._look_after()
         alive = process.poll()
 
@@ -288,9 +313,9 @@ def test_at_sigterm_every_worker_says_that_it_ends_and_answers_on(tmp_path: Path
 
 
 def test_a_router_that_checks_one_worker_has_all_on_its_list(tmp_path: Path) -> None:
-    Board.create(tmp_path, 2)
+    SharedState.create(tmp_path, 2)
     now = 100.0
-    one, other = (Drain(lambda: now, checks=Board(tmp_path, 2)) for _ in range(2))
+    one, other = (Drain(lambda: now, checks=SharedState(tmp_path, 2)) for _ in range(2))
     assert not other.routed
 
     one.on_router_check()

@@ -16,36 +16,46 @@ from pathlib import Path
 from modelyard_runtime.telemetry.metrics import Metrics
 from modelyard_runtime.telemetry.statistics import Statistics
 from modelyard_runtime.telemetry.totals import Combined, Share, combine, combined_statistics, share_of
-from modelyard_runtime.workers.board import Board
-from modelyard_runtime.workers.member import Member
+from modelyard_runtime.workers.shared_state import SharedState
 
-__all__ = ["Peers"]
+__all__ = ["SharedTotals"]
 
 _ANSWER_SECONDS = 1.0
 """After this, a worker that does not answer counts with what it last left on disk."""
 _KEEP_SECONDS = 1.0
 
 
-class Peers:
+class SharedTotals:
     """The shares of all workers. For the event loop's thread."""
 
-    def __init__(self, member: Member, board: Board, metrics: Metrics, statistics: Statistics) -> None:
-        """Go on from what the worker before this one left, if there was one."""
-        self._member = member
-        self._board = board
+    def __init__(
+        self,
+        folder: Path,
+        index: int,
+        workers: int,
+        state: SharedState,
+        *,
+        metrics: Metrics,
+        statistics: Statistics,
+    ) -> None:
+        """Go on from what the worker before this one left, if there was one. `folder` holds the shares."""
+        self._folder = folder
+        self._index = index
+        self._workers = workers
+        self._state = state
         self._metrics = metrics
         self._statistics = statistics
-        self._before = self._read(member.index).lasting
+        self._before = self._read(index).lasting
         self._server: asyncio.Server | None = None
         self._keeping: asyncio.Task[None] | None = None
         # Sockets in folders with long names can't be named: the system allows 107 bytes. Relative to an open folder,
         # the name is always short.
-        self._descriptor = os.open(member.path, os.O_RDONLY | os.O_DIRECTORY)
+        self._descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
 
     async def start(self) -> None:
         """Answer the others from now on."""
         listener = socket.socket(socket.AF_UNIX)
-        path = self._socket(self._member.index)
+        path = self._socket(self._index)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)
         listener.bind(path)
@@ -70,7 +80,7 @@ class Peers:
         return combined_statistics(await self._shares())
 
     async def _shares(self) -> list[Share]:
-        others = [index for index in range(self._member.workers) if index != self._member.index]
+        others = [index for index in range(self._workers) if index != self._index]
         asked = await asyncio.gather(*(self._ask(index) for index in others))
         # Last, and with no await behind it: nothing that is counted meanwhile is seen by some and not by others.
         return [Share.from_json(self._own()), *asked]
@@ -97,15 +107,15 @@ class Peers:
     def _own(self) -> bytes:
         """Write this worker's share to disk and return it."""
         data = combine([self._before, share_of(self._metrics, self._statistics)]).to_json()
-        new = self._file(self._member.index).with_suffix(".new")
+        new = self._file(self._index).with_suffix(".new")
         with contextlib.suppress(OSError):  # a full disk: then nothing is kept, and all goes on
             new.write_bytes(data)
-            new.replace(self._file(self._member.index))
+            new.replace(self._file(self._index))
         return data
 
     async def _keep(self) -> None:
         while True:
-            self._board.beat(self._member.index)
+            self._state.beat(self._index)
             self._own()
             await asyncio.sleep(_KEEP_SECONDS)
 
@@ -116,7 +126,7 @@ class Peers:
             return Share()
 
     def _file(self, index: int) -> Path:
-        return self._member.path / f"{index}.share"
+        return self._folder / f"{index}.share"
 
     def _socket(self, index: int) -> str:
         return f"/proc/self/fd/{self._descriptor}/{index}.socket"

@@ -1,4 +1,4 @@
-"""A few numbers that the workers of one server share at once: a file in their folder that all of them have mapped."""
+"""The numbers that the workers of one server share at once: a file in their folder that all of them have mapped."""
 
 from __future__ import annotations
 
@@ -6,28 +6,28 @@ import math
 import mmap
 from pathlib import Path
 
-__all__ = ["Board"]
+__all__ = ["SharedState"]
 
-_FILE = "board"
-_CHECKED, _COMPLETE, _FIRST = 0, 1, 2
+_FILE = "state"
+_CHECKED, _COMPLETE, _ENDING, _FIRST = 0, 1, 2, 3
 
 
-class Board:
+class SharedState:
     """Each number is a double at an aligned place, which processors write and read whole: there are no locks."""
 
     def __init__(self, folder: Path, workers: int) -> None:
-        """Map the board of `folder`, which was created. Raises OSError."""
+        """Map the state of `folder`, which was created. Raises OSError."""
         with (folder / _FILE).open("r+b") as file:
             self._cells = memoryview(mmap.mmap(file.fileno(), 0)).cast("d")
         self._workers = workers
 
     @classmethod
-    def create(cls, folder: Path, workers: int) -> Board:
-        """Make the board: nobody is ready, no router has asked. Raises OSError."""
+    def create(cls, folder: Path, workers: int) -> SharedState:
+        """Make the state: nobody is ready, no router has asked. Raises OSError."""
         (folder / _FILE).write_bytes(bytes(8 * (_FIRST + 2 * workers)))
-        board = cls(folder, workers)
-        board.checked = -math.inf
-        return board
+        state = cls(folder, workers)
+        state.checked = -math.inf
+        return state
 
     @property
     def checked(self) -> float:
@@ -42,6 +42,15 @@ class Board:
     def complete(self) -> bool:
         """Whether all workers have been ready together: true for good from then on."""
         return bool(self._cells[_COMPLETE])
+
+    @property
+    def ending(self) -> bool:
+        """Whether the server ends, and not one worker alone."""
+        return bool(self._cells[_ENDING])
+
+    def end(self) -> None:
+        """Note that the server ends."""
+        self._cells[_ENDING] = 1
 
     def set_ready(self, index: int, *, ready: bool) -> None:
         """Note whether a worker has its models ready."""
