@@ -118,6 +118,11 @@ FULL = model_deployment(
     },
 )
 
+AUTOSCALED = model_deployment(
+    resources={"requests": {"cpu": "500m"}},
+    autoscaling={"minReplicas": 2, "maxReplicas": 10, "targetCPUUtilization": 70},
+)
+
 CASES = (
     Case("mdep-minimal", model_deployment(), None),
     Case("mdep-full", FULL, None),
@@ -129,7 +134,53 @@ CASES = (
     _mdep("no-model", "spec.model", lambda m: m["spec"].pop("model")),
     _mdep("no-uri", "spec.model.uri", lambda m: m["spec"]["model"].pop("uri")),
     _mdep("unknown-field", "spec.replica", _spec(replica=2)),
-    _mdep("field-of-the-future", "spec.autoscaling", _spec(autoscaling={"minReplicas": 1, "maxReplicas": 3})),
+    Case("mdep-autoscaled", AUTOSCALED, None),
+    _mdep(
+        "autoscaled-by-a-share-of-the-limit",
+        None,
+        _spec(resources={"limits": {"cpu": 1}}, autoscaling={"maxReplicas": 3, "targetCPUUtilization": 70}),
+    ),
+    _mdep(
+        "autoscaled-without-a-cpu-request",
+        "spec.autoscaling",
+        _spec(resources={"requests": {"memory": "1Gi"}}, autoscaling={"maxReplicas": 3, "targetCPUUtilization": 70}),
+    ),
+    _mdep(
+        "autoscaled-without-resources",
+        "spec.autoscaling",
+        _spec(autoscaling={"maxReplicas": 3, "targetCPUUtilization": 70}),
+    ),
+    _mdep(
+        "autoscaled-and-replicas",
+        "spec.replicas",
+        _spec(
+            replicas=2,
+            resources={"limits": {"cpu": 1}},
+            autoscaling={"maxReplicas": 3, "targetCPUUtilization": 70},
+        ),
+    ),
+    _mdep(
+        "autoscaled-downwards",
+        "spec.autoscaling.minReplicas",
+        _spec(
+            resources={"limits": {"cpu": 1}},
+            autoscaling={"minReplicas": 4, "maxReplicas": 3, "targetCPUUtilization": 70},
+        ),
+    ),
+    _mdep(
+        "autoscaled-to-zero",
+        "spec.autoscaling.minReplicas",
+        _spec(
+            resources={"limits": {"cpu": 1}},
+            autoscaling={"minReplicas": 0, "maxReplicas": 3, "targetCPUUtilization": 70},
+        ),
+    ),
+    _mdep(
+        "autoscaled-by-nothing",
+        "spec.autoscaling.targetCPUUtilization",
+        _spec(resources={"limits": {"cpu": 1}}, autoscaling={"maxReplicas": 3}),
+    ),
+    _mdep("field-of-the-future", "spec.priority", _spec(priority=1)),
     _mdep("unknown-nested-field", "spec.serving.limits.maxBody", _spec(serving={"limits": {"maxBody": 1}})),
     _mdep("replicas-negative", "spec.replicas", _spec(replicas=-1)),
     _mdep("rollout-of-one-pod-in-place", None, _spec(rollout={"maxSurge": 0, "maxUnavailable": 1})),

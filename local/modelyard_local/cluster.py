@@ -10,6 +10,7 @@ from modelyard_runtime.contract import ROUTER_SIDECAR_PORT, RouterPath
 
 from modelyard_local.objects import Key, key_of, owner_uids
 from modelyard_local.store import Store
+from modelyard_local.unsupported import unsupported_in
 
 __all__ = ["LocalCluster"]
 
@@ -44,8 +45,11 @@ class LocalCluster:
         if owners and not all(map(self._store.has_uid, owners)):
             raise Rejected(f"the owner of {key_of(obj)} was deleted meanwhile")
         self._applied(obj)
-        if obj["kind"] == "Deployment":  # an API server's default
-            obj = {**obj, "spec": {"replicas": 1, **obj["spec"]}}
+        if unsupported_in(obj) == [obj["kind"]]:
+            return obj
+        if obj["kind"] == "Deployment":  # an API server's default; what there is stays when it is asked for no longer
+            before = self._store.find(key_of(obj))
+            obj = {**obj, "spec": {"replicas": before["spec"]["replicas"] if before else 1, **obj["spec"]}}
         live, _ = self._store.put(obj)
         return live
 

@@ -1,5 +1,6 @@
 """The operator against a real API server and controller-manager; the test plays the kubelet."""
 
+import json
 from collections.abc import Iterator
 from functools import partial
 
@@ -113,6 +114,40 @@ def test_without_replicas_the_number_of_pods_is_whoever_scales_the_deployment(ns
         lambda: ns.get("deployment", "churn"), lambda seen: "churn/2" in str(seen["spec"]), "the new spec"
     )
     assert deployment["spec"]["replicas"] == 3
+
+
+def test_an_autoscaler_takes_over_the_number_of_pods_that_there_are(ns: Namespace) -> None:
+    resources = {"requests": {"cpu": "100m"}}
+    ns.apply(model_deployment(replicas=3, resources=resources))
+    eventually(lambda: ns.pods("churn"), lambda pods: len(pods) == 3, "three pods")
+    eventually(lambda: ns.get("pdb", "churn"), bool, "the disruption budget")
+
+    scaled = model_deployment(resources=resources, autoscaling={"maxReplicas": 5, "targetCPUUtilization": 70})
+    ns.apply(scaled)
+
+    autoscaler = eventually(lambda: ns.get("hpa", "churn"), bool, "the autoscaler")
+    eventually(lambda: "f:replicas" not in _fields_of_ours(ns), what="the number of pods to be given up")
+    assert (ns.get("deployment", "churn") or {})["spec"]["replicas"] == 3
+    assert autoscaler["spec"]["scaleTargetRef"]["name"] == "churn"
+    # This control plane has no metrics API, and its own HPA controller says so.
+    missing = eventually(
+        lambda: ns.condition("mdep", "churn", "ScalingActive"),
+        lambda seen: seen.get("reason") == "MetricsMissing",
+        "the missing metrics to be told",
+    )
+    assert "install metrics-server" in missing["message"]
+
+    ns.apply(model_deployment(replicas=1, resources=resources))
+
+    for kind in ("hpa", "pdb"):
+        eventually(partial(ns.get, kind, "churn"), lambda seen: seen is None, f"the {kind} to go")
+    eventually(lambda: (ns.get("deployment", "churn") or {})["spec"]["replicas"], lambda seen: seen == 1, "one pod")
+
+
+def _fields_of_ours(ns: Namespace) -> str:
+    text = ns.kubectl("get", "deployment", "churn", "-o", "json", "--show-managed-fields")
+    managed = json.loads(text)["metadata"]["managedFields"]
+    return json.dumps([entry["fieldsV1"] for entry in managed if entry["manager"] == "modelyard"])
 
 
 def test_a_pod_template_is_merged_into_the_pods(ns: Namespace) -> None:

@@ -10,7 +10,7 @@ from modelyard_runtime.contract import FORMATS, MAX_WORKERS, SCHEMES
 from pydantic import AfterValidator, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
-from modelyard_operator.api.pods import PodTemplate, Resources, Rollout
+from modelyard_operator.api.pods import Autoscaling, PodTemplate, Resources, Rollout
 from modelyard_operator.api.schema import DurationString, Rule, Spec, between
 from modelyard_operator.api.status import Conditions
 
@@ -217,14 +217,39 @@ class Serving(Spec):
     )
 
 
+def _requests_cpu(resources: Resources | None) -> bool:
+    return resources is not None and ("cpu" in resources.requests or "cpu" in resources.limits)
+
+
 class ModelDeploymentSpec(Spec):
     """What a user asks for."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            cel="!has(self.replicas) || !has(self.autoscaling)",
+            check=lambda spec: spec.replicas is None or spec.autoscaling is None,
+            message="with spec.autoscaling the autoscaler decides: leave one of the two out",
+            field_path=".replicas",
+        ),
+        Rule(
+            cel="!has(self.autoscaling) || (has(self.resources) && ("
+            "(has(self.resources.requests) && 'cpu' in self.resources.requests) || "
+            "(has(self.resources.limits) && 'cpu' in self.resources.limits)))",
+            check=lambda spec: spec.autoscaling is None or _requests_cpu(spec.resources),
+            message="targetCPUUtilization is a share of the CPU request: set spec.resources.requests.cpu",
+            field_path=".autoscaling",
+        ),
+    )
 
     model: Model = Field(description="Which artifact is served, and under which name.")
     replicas: Annotated[int, Field(ge=0, le=1000)] | None = Field(
         None,
         description="The number of pods. Not given: 1 at first, then what `kubectl scale` or an autoscaler makes of "
         "the Deployment.",
+    )
+    autoscaling: Autoscaling | None = Field(
+        None,
+        description="How the load decides on the number of pods (HorizontalPodAutoscaler), in place of replicas.",
     )
     resources: Resources | None = Field(
         None, description="Requests and limits of the runtime's container, as in a pod."

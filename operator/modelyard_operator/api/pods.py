@@ -11,7 +11,7 @@ from pydantic_core import PydanticCustomError
 
 from modelyard_operator.api.schema import DurationString, MapBy, Rule, Spec, between
 
-__all__ = ["ContainerPatch", "PodMetadataPatch", "PodSpecPatch", "PodTemplate", "Resources", "Rollout"]
+__all__ = ["Autoscaling", "ContainerPatch", "PodMetadataPatch", "PodSpecPatch", "PodTemplate", "Resources", "Rollout"]
 
 _QUANTITY = r"^[0-9]+(\.[0-9]+)?([numkMGTPE]|[KMGTPE]i)?$"
 _PERCENT = r"^(100|[1-9]?[0-9])%$"
@@ -61,6 +61,28 @@ class Resources(Spec):
 
     requests: Quantities = Field(default_factory=dict, description="What the scheduler sets aside.")
     limits: Quantities = Field(default_factory=dict, description="What the container may not pass.")
+
+
+class Autoscaling(Spec):
+    """How many pods there are, decided by their load."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            cel="!has(self.minReplicas) || self.minReplicas <= self.maxReplicas",
+            check=lambda autoscaling: autoscaling.min_replicas <= autoscaling.max_replicas,
+            message="must be at most maxReplicas",
+            field_path=".minReplicas",
+        ),
+    )
+
+    min_replicas: int = Field(1, ge=1, le=_MOST_PODS, description="The fewest pods.")
+    max_replicas: int = Field(ge=1, le=_MOST_PODS, description="The most pods.")
+    target_cpu_utilization: int = Field(
+        ge=1,
+        le=1000,
+        alias="targetCPUUtilization",
+        description="The percentage of its CPU request that a pod's runtime is to use on average.",
+    )
 
 
 class Rollout(Spec):

@@ -11,7 +11,7 @@ import aiohttp
 from modelyard_runtime.contract import ROUTER_SIDECAR_PORT, RouterPath
 
 from modelyard_operator.kube.connection import APPLY, JSON_PATCH, MERGE_PATCH, Conflict, Connection, NotFound
-from modelyard_operator.kube.ownership import applied_fields, owns, with_spec_taken_over
+from modelyard_operator.kube.ownership import applied_fields, has_field, owns, with_spec_taken_over, without_field
 from modelyard_operator.kube.paths import path_of, watched_kinds
 from modelyard_operator.kube.reflector import OnChange, Reflector
 from modelyard_operator.kube.store import FIELD_MANAGER, Store, trimmed
@@ -25,6 +25,7 @@ ANNOTATION_APPLIED = "modelyard.dev/applied"
 _ROUTER_TIMEOUT = aiohttp.ClientTimeout(total=2.0)
 _NO_VERSION = "1"
 """A resource version that no object has: an apply with it creates, or conflicts with what is there under that name."""
+_REPLICAS = ("f:spec", "f:replicas")
 _QUERY = {"fieldManager": FIELD_MANAGER}
 
 _Key = tuple[str, str, str]
@@ -103,6 +104,8 @@ class KubeCluster:
         stored = self.store.get(*key)
         if stored is not None and _is_applied(stored, wanted):
             return stored
+        if stored is not None and _lets_go_of_replicas(stored, wanted):
+            await self._let_go_of_replicas(key)
         if stored is not None:
             wanted["metadata"]["uid"] = stored["metadata"]["uid"]  # not another that has the name by now
         elif key not in self._unwatched:
@@ -189,9 +192,32 @@ class KubeCluster:
         )
         return True
 
+    async def _let_go_of_replicas(self, key: _Key) -> None:
+        """Give up the number of pods as it is: an apply that no longer names a field of ours would reset it to 1."""
+        path, kind = path_of(*key), key[0]
+        live = await self._connection.request("GET", path, verb="get", kind=kind)
+        patch = [
+            {"op": "test", "path": "/metadata/resourceVersion", "value": live["metadata"]["resourceVersion"]},
+            {
+                "op": "replace",
+                "path": "/metadata/managedFields",
+                "value": without_field(live["metadata"].get("managedFields", []), FIELD_MANAGER, _REPLICAS),
+            },
+        ]
+        await self._connection.request(
+            "PATCH", path, verb="patch", kind=kind, body=patch, content_type=JSON_PATCH, query=_QUERY
+        )
+
     def _remember(self, kind: str, live: Object) -> None:
         scope = "" if self._clusterwide else live["metadata"]["namespace"]
         self.store.remember(kind, scope, live)
+
+
+def _lets_go_of_replicas(stored: Object, wanted: Object) -> bool:
+    """Return whether a Deployment's number of pods was ours and is to be others'; 0 is not left to them to wake."""
+    if wanted["kind"] != "Deployment" or "replicas" in wanted["spec"] or not stored["spec"].get("replicas"):
+        return False
+    return has_field(applied_fields(stored, FIELD_MANAGER), _REPLICAS)
 
 
 def _marked(obj: Object) -> Object:

@@ -7,13 +7,14 @@ to be known of defaults, of quantities that are written another way, or of what 
 
 from __future__ import annotations
 
+import copy
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from modelyard_operator.manifests.common import Object
 
-__all__ = ["applied_fields", "owns", "with_spec_taken_over"]
+__all__ = ["applied_fields", "has_field", "owns", "with_spec_taken_over", "without_field"]
 
 
 def applied_fields(obj: Object, manager: str) -> Object:
@@ -77,6 +78,29 @@ def with_spec_taken_over(managed: Iterable[Object], manager: str) -> list[Object
         entry["fieldsV1"] = {path: below for path, below in theirs.items() if path not in taken}
     ours["fieldsV1"] = fields
     return [entry for entry in entries if entry.get("fieldsV1")]
+
+
+def has_field(fields: Mapping[str, Any], path: Sequence[str]) -> bool:
+    """Return whether fields (FieldsV1) hold a path, such as `("f:spec", "f:replicas")`."""
+    here: Any = fields
+    for step in path:
+        if step not in here:
+            return False
+        here = here[step]
+    return True
+
+
+def without_field(managed: Iterable[Object], manager: str, path: Sequence[str]) -> list[Object]:
+    """Return managedFields in which a manager no longer owns, by server-side apply, the field at a path."""
+    entries = copy.deepcopy(list(managed))
+    for entry in entries:
+        if _is_ours(entry, manager) and has_field(entry.get("fieldsV1", {}), path):
+            *parents, last = path
+            place = entry["fieldsV1"]
+            for step in parents:
+                place = place[step]
+            del place[last]
+    return entries
 
 
 def _union(first: Object, second: Object) -> Object:

@@ -161,6 +161,15 @@ def _of_deployment(obj: Object) -> Object:
     }
 
 
+def _of_autoscaler(obj: Object) -> Object:
+    active = [
+        {key: condition.get(key) for key in ("type", "status", "reason", "message")}
+        for condition in obj.get("status", {}).get("conditions", ())
+        if condition["type"] == "ScalingActive"
+    ]
+    return {"status": {"conditions": active}}
+
+
 def _of_pod(obj: Object) -> Object:
     status = obj.get("status", {})
     return {"status": {key: status[key] for key in _POD_STATUS if key in status}}
@@ -169,6 +178,8 @@ def _of_pod(obj: Object) -> Object:
 _CONTENT: Mapping[str, Callable[[Object], Object]] = {
     "Deployment": _of_deployment,
     "Service": lambda _obj: {},
+    "HorizontalPodAutoscaler": _of_autoscaler,
+    "PodDisruptionBudget": lambda _obj: {},
     "ConfigMap": lambda obj: {"data": obj.get("data", {})},
     "Pod": _of_pod,
 }

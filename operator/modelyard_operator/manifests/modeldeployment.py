@@ -23,6 +23,7 @@ from modelyard_operator.manifests.common import (
     spread,
 )
 from modelyard_operator.manifests.customization import customized
+from modelyard_operator.manifests.scaling import scaling
 from modelyard_operator.manifests.settings import Settings
 
 __all__ = ["FETCH_CONTAINER", "RUNTIME_CONTAINER", "render_model_deployment", "served_name"]
@@ -45,6 +46,7 @@ def render_model_deployment(owner: Object, spec: ModelDeploymentSpec, settings: 
     """
     name = owner["metadata"]["name"]
     return [
+        *scaling(owner, spec),
         service(owner, COMPONENT_RUNTIME, name, grpc=True),
         service(owner, COMPONENT_RUNTIME, f"{name}-pods", headless=True, grpc=True),
         deployment(

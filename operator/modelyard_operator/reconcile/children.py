@@ -19,7 +19,7 @@ __all__ = [
     "is_child",
 ]
 
-CHILD_KINDS = ("Deployment", "Service", "ConfigMap")
+CHILD_KINDS = ("Deployment", "Service", "ConfigMap", "HorizontalPodAutoscaler", "PodDisruptionBudget")
 
 
 class NameConflict(Exception):

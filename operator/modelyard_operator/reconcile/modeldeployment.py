@@ -53,10 +53,12 @@ async def reconcile_model_deployment(context: Context, owner: Object) -> float |
     deployment = await cluster.get("Deployment", metadata["namespace"], metadata["name"])
     selector = selector_labels(COMPONENT_RUNTIME, metadata["name"])
     pods = await cluster.list("Pod", metadata["namespace"], selector)
+    autoscaler = await cluster.get("HorizontalPodAutoscaler", metadata["namespace"], metadata["name"])
     status = observe_model_deployment(
         owner,
         deployment=deployment if deployment is not None and is_child(owner, deployment) else None,
         pods=pods,
+        autoscaler=autoscaler if autoscaler is not None and is_child(owner, autoscaler) else None,
         blocked=blocked,
         url=context.settings.service_url(metadata["namespace"], metadata["name"]),
         now=context.now(),
@@ -76,6 +78,7 @@ def observe_model_deployment(
     pods: list[Object],
     url: str,
     now: datetime,
+    autoscaler: Object | None = None,
     blocked: Verdict | None = None,
 ) -> Object:
     """Return the status that follows from what is there now.
@@ -86,6 +89,7 @@ def observe_model_deployment(
         pods: its pods.
         url: where it answers.
         now: the time.
+        autoscaler: its HorizontalPodAutoscaler, if there is one.
         blocked: UpToDate of a spec that is not being carried out; what ran before runs on, and is told of.
     """
     if deployment is None:
@@ -106,7 +110,8 @@ def observe_model_deployment(
             f"{key}={value}" for key, value in selector_labels(COMPONENT_RUNTIME, owner["metadata"]["name"]).items()
         ),
         "model": _model(owner, current, new=verdicts[1].ok),
-        "conditions": conditions_from(owner, [*verdicts, ready_from(verdicts)], now),
+        # A model whose load can't be told serves all the same: this one is no part of Ready.
+        "conditions": conditions_from(owner, [*verdicts, *_scaling(autoscaler), ready_from(verdicts)], now),
     }
 
 
@@ -158,6 +163,22 @@ def _up_to_date(deployment: Object, current: list[Object], failure: Failure | No
         message = f"{progress}; no pod became ready in time: the pods' events and logs say why"
         return Verdict("UpToDate", ok=False, reason="ProgressDeadlineExceeded", message=message)
     return Verdict("UpToDate", ok=False, reason="RollingOut", message=progress)
+
+
+def _scaling(autoscaler: Object | None) -> list[Verdict]:
+    """Return ScalingActive where there is an autoscaler: whether it knows the load."""
+    if autoscaler is None:
+        return []
+    active = condition_of(autoscaler, "ScalingActive")
+    if active is None:
+        return [Verdict("ScalingActive", ok=False, reason="Starting", message="the autoscaler has not looked yet")]
+    reason, message = active.get("reason") or "Unknown", active.get("message") or ""
+    if active["status"] == "True":
+        return [Verdict("ScalingActive", ok=True, reason="Scaling", message=message)]
+    if "metrics.k8s.io" in message:
+        remedy = "the cluster has no resource metrics: install metrics-server"
+        return [Verdict("ScalingActive", ok=False, reason="MetricsMissing", message=f"{remedy} ({message})")]
+    return [Verdict("ScalingActive", ok=False, reason=reason, message=message)]
 
 
 def _refused_pods(deployment: Object) -> Failure | None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
-from manifest_cases import FULL, abtest, model_deployment
+from manifest_cases import AUTOSCALED, FULL, abtest, model_deployment
 from modelyard_operator.api.abtest import ABTestSpec
 from modelyard_operator.api.modeldeployment import ModelDeploymentSpec
 from modelyard_operator.experiment.buckets import Segment
@@ -50,10 +50,15 @@ def _router(weights: tuple[int, int] = (9000, 1000)) -> list[Object]:
 def _cases() -> dict[str, list[Object]]:
     router = _router()
     router[0]["data"] = dict.fromkeys(router[0]["data"], "...")  # tests/unit/router reads these as Envoy does
-    return {"model-minimal": _model(model_deployment()), "model-full": _model(FULL), "router": router}
+    return {
+        "model-minimal": _model(model_deployment()),
+        "model-full": _model(FULL),
+        "model-autoscaled": _model(AUTOSCALED),
+        "router": router,
+    }
 
 
-@pytest.mark.parametrize("name", ["model-minimal", "model-full", "router"])
+@pytest.mark.parametrize("name", ["model-minimal", "model-full", "model-autoscaled", "router"])
 def test_whole_objects(name: str) -> None:
     expected = list(yaml.safe_load_all((RENDERED / f"{name}.yaml").read_text()))
 
@@ -102,6 +107,13 @@ def test_replicas_do_not_make_a_new_revision_and_a_new_uri_does() -> None:
 
     assert revision(model_deployment(replicas=7)) == base
     assert revision(model_deployment(model={"uri": "pvc://models/churn/2"})) != base
+
+
+@pytest.mark.parametrize(("replicas", "kinds"), [(None, set()), (0, set()), (1, set()), (2, {"PodDisruptionBudget"})])
+def test_more_than_one_pod_gets_a_disruption_budget(replicas: int | None, kinds: set[str]) -> None:
+    manifest = model_deployment() if replicas is None else model_deployment(replicas=replicas)
+
+    assert {child["kind"] for child in _model(manifest)} - {"Service", "Deployment"} == kinds
 
 
 def test_credentials_reach_the_init_container_and_no_other() -> None:
