@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from manifest_cases import abtest, model_deployment
@@ -63,9 +64,14 @@ def test_a_whole_life_needs_no_more_than_the_chart_grants(
     assert control_plane.audit_log is not None
     events = [json.loads(line) for line in control_plane.audit_log.read_text().splitlines()]
     mine = [event for event in events if event["user"].get("username") == user]
-    refused = [event["requestURI"] for event in mine if event.get("responseStatus", {}).get("code") == 403]
+    refused = [event["requestURI"] for event in mine if _lacks_a_right(event.get("responseStatus", {}))]
     assert len(mine) > 50
     assert refused == []
     if watched:
         namespaces = {event["objectRef"].get("namespace") for event in mine if "objectRef" in event}
         assert namespaces <= {watched, None}
+
+
+def _lacks_a_right(answer: dict[str, Any]) -> bool:
+    """Return whether the API server said so; namespaces that other tests leave to be deleted answer 403 as well."""
+    return answer.get("code") == 403 and "being terminated" not in answer.get("message", "")
