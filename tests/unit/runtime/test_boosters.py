@@ -8,6 +8,7 @@ from typing import Any
 
 import lightgbm
 import numpy as np
+import pandas as pd
 import pytest
 import xgboost
 from modelyard_runtime.dataplane.loading import warm_up
@@ -50,7 +51,7 @@ def test_a_lightgbm_regressor_knows_its_names(tmp_path: Path) -> None:
     np.testing.assert_array_equal(model.predict(table.to_numpy()), fitted.predict(table))
     with pytest.raises(InputRefused, match="no probabilities"):
         model.predict_proba(table.to_numpy())
-    with pytest.raises(InputRefused, match="number of features"):
+    with pytest.raises(InputRefused, match="takes 3 features, and 2"):
         model.predict(np.ones((1, 2)))
 
 
@@ -115,7 +116,7 @@ def test_an_xgboost_booster(objective: str, booster: str, tmp_path: Path) -> Non
 
     np.testing.assert_allclose(model.predict(rows), trained.predict(matrix), rtol=1e-6)
     assert model.feature_names == tuple(names)
-    assert (model.probabilities is not None) == (objective in {"binary:logistic", "multi:softprob"})
+    assert (model.probabilities is not None) == (objective in {"binary:logistic", "multi:softprob", "multi:softmax"})
 
 
 @pytest.mark.parametrize(
@@ -153,3 +154,136 @@ def test_files_beside_the_model_are_no_matter(tmp_path: Path) -> None:
     (tmp_path / "metrics.json").write_text("{}")
 
     assert detect(tmp_path).format == "lightgbm"
+
+
+@pytest.mark.parametrize("strategy", ["one_output_per_tree", "multi_output_tree"])
+def test_an_xgboost_classifier_of_several_labels_a_row(strategy: str, tmp_path: Path) -> None:
+    rows, _ = data()
+    labels = (rows[:, :3] > 0).astype(int)
+    fitted = xgboost.XGBClassifier(n_estimators=5, multi_strategy=strategy).fit(rows, labels)
+    fitted.save_model(tmp_path / "model.ubj")
+
+    model = load(tmp_path)
+
+    assert model.predict(rows).tolist() == fitted.predict(rows).tolist()
+    np.testing.assert_array_equal(model.predict_proba(rows), fitted.predict_proba(rows))
+    assert (model.outputs[0].shape, model.outputs[0].datatype) == ((-1, 3), "INT64")
+    assert model.probabilities is not None
+    assert model.probabilities.shape == (-1, 3)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"objective": "reg:logistic"},
+        {"objective": "binary:logitraw"},
+        {"objective": "binary:hinge"},
+        {"objective": "reg:squarederror"},
+        {"base_score": 0.9},
+        {"booster": "dart"},
+    ],
+    ids=str,
+)
+def test_an_xgboost_classifier_predicts_as_itself_whatever_its_objective(options: Any, tmp_path: Path) -> None:
+    rows, target = data(2)
+    fitted = xgboost.XGBClassifier(n_estimators=5, **options).fit(rows, target)
+    fitted.save_model(tmp_path / "model.ubj")
+
+    model = load(tmp_path)
+
+    assert model.predict(rows).tolist() == fitted.predict(rows).tolist()
+    np.testing.assert_array_equal(model.predict_proba(rows), fitted.predict_proba(rows))
+
+
+def test_an_xgboost_classifier_with_softmax(tmp_path: Path) -> None:
+    rows, target = data(3)
+    fitted = xgboost.XGBClassifier(n_estimators=5, objective="multi:softmax").fit(rows, target)
+    fitted.save_model(tmp_path / "model.ubj")
+
+    model = load(tmp_path)
+
+    assert model.predict(rows).tolist() == fitted.predict(rows).tolist()
+    np.testing.assert_allclose(model.predict_proba(rows), fitted.predict_proba(rows), rtol=1e-6)
+
+
+def categories(*, text: bool = True, other: str = "b") -> tuple[pd.DataFrame, Any]:
+    random = np.random.default_rng(0)
+    zips, plans = random.choice([10, 20, 30], 300), random.choice(["a", other], 300)
+    table = pd.DataFrame({"zip": pd.Categorical(zips), "age": random.normal(size=300), "plan": pd.Categorical(plans)})
+    return table if text else table[["zip", "age"]], (zips == 20) ^ (plans == "a") if text else zips == 20
+
+
+@pytest.mark.parametrize("text", [True, False])
+def test_lightgbm_takes_categories_by_value(text: bool, tmp_path: Path) -> None:
+    table, target = categories(text=text, other="é")
+    fitted = lightgbm.LGBMClassifier(n_estimators=20, verbose=-1, min_child_samples=5).fit(table, target)
+    fitted.booster_.save_model(tmp_path / "model.txt")
+
+    model = load(tmp_path)
+
+    rows = table.astype(object).to_numpy() if text else table.to_numpy(dtype=float)
+    np.testing.assert_array_equal(model.predict(rows), fitted.booster_.predict(table))
+    assert model.text_features == ({2} if text else frozenset())
+    unknown, missing = rows[:1].copy(), rows[:1].copy()
+    unknown[0, 0], missing[0, 0] = 40, np.nan
+    assert model.predict(unknown).tolist() == model.predict(missing).tolist()
+
+
+@pytest.mark.parametrize("text", [True, False])
+def test_xgboost_takes_categories_by_value(text: bool, tmp_path: Path) -> None:
+    table, target = categories(text=text)
+    fitted = xgboost.XGBClassifier(n_estimators=10, enable_categorical=True).fit(table, target.astype(int))
+    fitted.save_model(tmp_path / "model.ubj")
+
+    model = load(tmp_path)
+
+    rows = table.astype(object).to_numpy() if text else table.to_numpy(dtype=float)
+    assert model.predict(rows).tolist() == fitted.predict(table).tolist()
+    rows = rows[:1].copy()
+    rows[0, 0] = 40
+    with pytest.raises(InputRefused, match=r"zip is 40.*none of its categories: 10, 20, 30"):
+        model.predict(rows)
+
+
+def test_xgboost_categories_that_were_cut_short_are_refused(tmp_path: Path) -> None:
+    table, target = categories(other="éa")
+    fitted = xgboost.XGBClassifier(n_estimators=2, enable_categorical=True).fit(table, target.astype(int))
+    fitted.save_model(tmp_path / "model.ubj")
+
+    with pytest.raises(LoadFailed, match="not ASCII"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("library", ["lightgbm", "xgboost"])
+def test_codes_are_taken_where_the_categories_are_not_known(
+    library: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    random = np.random.default_rng(0)
+    rows = np.c_[random.normal(size=300), random.integers(0, 3, 300)]
+    if library == "lightgbm":
+        fitted: Any = lightgbm.LGBMClassifier(n_estimators=5, verbose=-1)
+        fitted.fit(rows, rows[:, 1] == 1, categorical_feature=[1])
+        fitted.booster_.save_model(tmp_path / "model.txt")
+    else:
+        fitted = xgboost.XGBClassifier(n_estimators=5, enable_categorical=True, feature_types=["q", "c"])
+        fitted.fit(rows, rows[:, 1] == 1)
+        fitted.save_model(tmp_path / "model.ubj")
+
+    model = load(tmp_path)
+
+    assert "send their codes" in caplog.text
+    assert np.asarray(model.predict(rows)).shape == (300,)
+    for value in (-1.0, 1.5):
+        with pytest.raises(InputRefused, match="takes the code of a category"):
+            model.predict(np.array([[0.0, value]]))
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_lightgbm_categories_that_can_not_be_told_apart_are_refused(tmp_path: Path) -> None:
+    table, target = categories()
+    table["k"] = np.arange(300) % 7
+    fitted = lightgbm.LGBMClassifier(n_estimators=5, verbose=-1).fit(table, target, categorical_feature=["k", "zip"])
+    fitted.booster_.save_model(tmp_path / "model.txt")
+
+    with pytest.raises(LoadFailed, match="leave categorical_feature out"):
+        load(tmp_path)
