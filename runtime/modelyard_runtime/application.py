@@ -65,6 +65,7 @@ class Application:
         self.totals = totals(self.metrics, self.statistics)
         self.executor = Executor(
             max_queue=settings.max_queue,
+            timeout=settings.timeout,
             threads=threads,
             workers=settings.workers,
             max_rows=settings.batch_max_rows,
@@ -93,6 +94,7 @@ class Application:
         self.metrics.watch(
             in_flight=lambda: self.plane.in_flight,
             queue_rows=lambda: self.executor.queue_rows,
+            stuck_threads=lambda: self.executor.watchdog.stuck,
         )
         token = read_token(settings.admin_token_file)
         self.repository = Repository(self.catalog, token)
@@ -104,7 +106,7 @@ class Application:
         self._inference: dict[str, InferenceRoute] = predict_routes(self.context, self._reader)
         self._of_models: dict[str, InferenceRoute | None] = {}
         self._get: dict[str, GetRoute] = {
-            **health_routes(self.registry, drain),
+            **health_routes(self.plane, drain),
             METRICS_PATH: metrics_route(self.totals, drain),
         }
 

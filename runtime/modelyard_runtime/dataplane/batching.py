@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import itertools
+import threading
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
@@ -21,7 +22,7 @@ from modelyard_runtime.dataplane.thread_pool import ThreadPool
 from modelyard_runtime.errors import DeadlineExceeded, QueueFull, RequestError
 from modelyard_runtime.formats.base import Array
 
-__all__ = ["Batcher", "Compute", "Tensors"]
+__all__ = ["Batch", "Batcher", "Compute", "Tensors"]
 
 Tensors: TypeAlias = tuple[Array, ...]
 """Inputs or outputs of one call, in the model's order. In a batch, the first axis of every one is the rows."""
@@ -49,10 +50,16 @@ class _Request:
     """Whose request it is, for the log."""
 
 
-@dataclass(frozen=True)
-class _Batch:
+@dataclass(eq=False)
+class Batch:
+    """Requests that are computed together, or one alone."""
+
     requests: Sequence[_Request]
     rows: int
+    started: float = 0.0
+    """By the event loop's clock."""
+    thread: int = 0
+    """The identifier of the thread that computes it; 0 before it has begun."""
 
 
 class Batcher:
@@ -74,6 +81,9 @@ class Batcher:
         """
         self._threads = ThreadPool(threads, "compute")
         self._idle = threads
+        self.threads = threads
+        self.running: set[Batch] = set()
+        """Batches that are computed now, each in a thread."""
         self._max_queue = max_queue
         self._max_rows = max_rows
         self._max_delay = max_delay
@@ -140,6 +150,8 @@ class Batcher:
             if batch is None:
                 continue
             self._idle -= 1
+            batch.started = loop.time()
+            self.running.add(batch)
             self._on_batch(batch.rows)
             for index, request in enumerate(batch.requests):
                 call = request.call
@@ -163,7 +175,7 @@ class Batcher:
     def _full(self, lane: deque[_Request]) -> bool:
         return sum(request.rows for request in lane if not request.future.done()) >= self._max_rows
 
-    def _gather(self, key: Hashable) -> _Batch | None:
+    def _gather(self, key: Hashable) -> Batch | None:
         """Take the next batch out of a lane; None where all of it was given up on."""
         lane = self._lanes[key]
         requests: list[_Request] = []
@@ -182,7 +194,7 @@ class Batcher:
                 self.rows -= request.rows
         if not lane:
             del self._lanes[key]
-        return _Batch(requests, rows) if requests else None
+        return Batch(requests, rows) if requests else None
 
     def _wake_at(self, loop: asyncio.AbstractEventLoop, due: float) -> None:
         if self._timer is not None:
@@ -197,16 +209,18 @@ class Batcher:
         self._due = due
         self._timer = loop.call_at(due, wake)
 
-    def _compute(self, loop: asyncio.AbstractEventLoop, batch: _Batch) -> None:
+    def _compute(self, loop: asyncio.AbstractEventLoop, batch: Batch) -> None:
         """In a thread: compute a batch, and where that fails each request alone."""
+        batch.thread = threading.get_ident()
         outcomes = _outcomes(batch)
         try:
             loop.call_soon_threadsafe(self._finish, loop, batch, outcomes)
         except RuntimeError:
             return  # the loop is closed: nobody waits any more
 
-    def _finish(self, loop: asyncio.AbstractEventLoop, batch: _Batch, outcomes: Sequence[_Outcome]) -> None:
+    def _finish(self, loop: asyncio.AbstractEventLoop, batch: Batch, outcomes: Sequence[_Outcome]) -> None:
         self._idle += 1
+        self.running.discard(batch)
         self.rows -= batch.rows
         for request, outcome in zip(batch.requests, outcomes, strict=True):
             if request.future.done():
@@ -236,7 +250,7 @@ def _expire(future: asyncio.Future[Tensors]) -> None:
         )
 
 
-def _outcomes(batch: _Batch) -> list[_Outcome]:
+def _outcomes(batch: Batch) -> list[_Outcome]:
     """Return outputs or an error for each request; one that can't be computed does not take the others along."""
     requests = batch.requests
     if len(requests) > 1:
@@ -255,7 +269,7 @@ def _outcomes(batch: _Batch) -> list[_Outcome]:
     return outcomes
 
 
-def _together(batch: _Batch) -> list[_Outcome] | None:
+def _together(batch: Batch) -> list[_Outcome] | None:
     """Return every request's rows of one computation; None where that fails or does not give one output a row."""
     requests = batch.requests
     columns = zip(*(request.tensors for request in requests), strict=True)

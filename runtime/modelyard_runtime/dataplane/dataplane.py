@@ -51,6 +51,16 @@ class DataPlane:
         self._metrics = metrics
         self._statistics = statistics
 
+    @property
+    def ready(self) -> bool:
+        """Whether requests are answered: the models are there, and a thread to compute them."""
+        return self.registry.ready and self._executor.watchdog.responsive
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process can still answer, now or later; false: it is to be started again."""
+        return self._executor.watchdog.alive
+
     def begin(self, protocol: str, *, client: Client | None = None, trace: Trace | None = None) -> Call:
         """Admit a request that arrives now; `protocol` is the metrics' label."""
         self.in_flight += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
 
@@ -9,6 +10,7 @@ from modelyard_runtime.dataplane.batching import Batcher, Tensors
 from modelyard_runtime.dataplane.call import Call
 from modelyard_runtime.dataplane.cpus import available_cpus
 from modelyard_runtime.dataplane.offload import LOOP_BYTES
+from modelyard_runtime.dataplane.watchdog import Watchdog
 from modelyard_runtime.errors import ModelFailed, WrongInput
 from modelyard_runtime.formats.base import Array, InputRefused, Model, Rows, all_finite
 
@@ -25,14 +27,16 @@ class Executor:
         self,
         *,
         max_queue: int,
+        timeout: float,
         threads: int | None = None,
         workers: int = 1,
         max_rows: int = 64,
         max_delay: float = 0.0,
         on_batch: Callable[[int], None] = lambda rows: None,
     ) -> None:
-        """`max_queue` requests may wait for one of `threads` threads (the processors that we may use, at most 4).
+        """`max_queue` requests, of `timeout` seconds, may wait for one of `threads` threads.
 
+        These are as many as the processors that we may use, at most 4, unless given.
         Of `workers` processes each has its part of the processors.
 
         `max_rows` rows are gathered into a batch, for `max_delay` seconds even where a thread is idle; `on_batch` is
@@ -45,6 +49,7 @@ class Executor:
             max_delay=max_delay,
             on_batch=on_batch,
         )
+        self.watchdog = Watchdog(self._batcher, timeout=timeout, clock=lambda: asyncio.get_running_loop().time())
 
     @property
     def queue_rows(self) -> int:

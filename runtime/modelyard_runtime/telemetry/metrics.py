@@ -90,6 +90,9 @@ class Metrics(Exposition):
         self._queue_rows = Gauge(
             "modelyard_queue_rows", "Rows that wait for compute or are in it.", registry=self.registry
         )
+        self._stuck_threads = Gauge(
+            "modelyard_stuck_threads", "Threads in a call of a model that does not return.", registry=self.registry
+        )
         self._batch_rows = Histogram(
             "modelyard_batch_rows",
             "Rows computed together by a model that computes in a thread.",
@@ -118,8 +121,15 @@ class Metrics(Exposition):
         """Count a look into the cache."""
         (self._hits if hit else self._misses).labels(model).inc()
 
-    def watch(self, *, in_flight: Callable[[], float], queue_rows: Callable[[], float]) -> None:
+    def watch(
+        self,
+        *,
+        in_flight: Callable[[], float],
+        queue_rows: Callable[[], float],
+        stuck_threads: Callable[[], float] = lambda: 0,
+    ) -> None:
         """Take the gauges from functions, which are called when somebody reads the metrics."""
+        self._stuck_threads.set_function(stuck_threads)
         self._in_flight.set_function(in_flight)
         self._queue_rows.set_function(queue_rows)
 

@@ -175,6 +175,7 @@ async def _serve(
                 await _wait_for_others(app, drain, worker)
             if worker is None or (worker.index == 0 and not waits and not drain.active):
                 on_ready(_url(listener), app.registry.served())
+            watching.append(asyncio.create_task(_watch_threads(app)))
             watching += [asyncio.create_task(app.catalog.watch(*watched)) for watched in before]
     except Exception:
         for source in sources:
@@ -189,6 +190,13 @@ async def _serve(
         await end_tracing(tracing)
         app.close()
         listener.close()
+
+
+async def _watch_threads(app: Application) -> None:
+    """Look after the compute threads every second; never ends."""
+    while True:
+        app.executor.watchdog.look()
+        await asyncio.sleep(1)
 
 
 async def _wait_for_others(app: Application, drain: Drain, worker: WorkerProcess) -> None:

@@ -250,7 +250,7 @@ def test_models_never_share_a_batch_and_errors_stay_with_their_request() -> None
         return compute
 
     one, two = (FakeModel(answer=answer(factor), features=1, inline=False) for factor in (1.0, 10.0))
-    compute = Executor(max_queue=100, threads=1)
+    compute = Executor(max_queue=100, timeout=30, threads=1)
 
     async def scenario() -> list[Any]:
         asks = [(one, 1), (one, 2), (two, 3), (one, -1), (two, 4)]
@@ -276,7 +276,7 @@ def test_named_tensors_are_gathered_by_rows_alone() -> None:
             return {"prediction": tensors["features"].sum(axis=-1)}
 
     model = Infers(inline=False, outputs=(TensorSpec("prediction", "FP64", (-1,)),))
-    compute = Executor(max_queue=100, threads=1)
+    compute = Executor(max_queue=100, timeout=30, threads=1)
     inputs = [np.ones((1, 2)), np.ones((2, 2)), np.array([1.0, 1.0]), np.ones((3, 2))]
 
     async def scenario() -> list[Any]:

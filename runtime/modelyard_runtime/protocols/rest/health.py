@@ -23,9 +23,9 @@ def health_routes(find: Find) -> APIRouter:
         200: {"description": "Prometheus text; OpenMetrics or JSON when Accept asks for it."}
     }
 
-    @router.get(PATH_LIVE, tags=["health"])
+    @router.get(PATH_LIVE, tags=["health"], responses=not_now)
     async def live() -> Health:  # type: ignore[empty-body]  # forwarded
-        """Whether the process answers at all."""
+        """Whether the process answers at all, and not every compute thread is in a call that never returns."""
 
     @router.get("/health", tags=["health"], responses=not_now)
     @router.get(PATH_READY, tags=["health"], responses=not_now)
@@ -39,7 +39,7 @@ def health_routes(find: Find) -> APIRouter:
         Green while draining, so that the last requests to a single replica still reach it.
         """
 
-    @router.get("/v2/health/live", tags=["v2"])
+    @router.get("/v2/health/live", tags=["v2"], responses=not_now_v2)
     async def server_live() -> ServerHealth:  # type: ignore[empty-body]  # forwarded
         """Whether the process answers at all."""
 

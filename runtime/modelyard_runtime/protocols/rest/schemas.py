@@ -155,7 +155,7 @@ class InferResponse(_Described):
 
 
 class Health(BaseModel):
-    """`ready`, `loading`, `failed`, `unloaded` or `draining` (`live` for the process alone), and each model's state.
+    """`ready`, `loading`, `failed`, `unloaded`, `stuck` or `draining` (`live` for the process), and each model's state.
 
     Models that were unloaded don't count, unless all are.
     """

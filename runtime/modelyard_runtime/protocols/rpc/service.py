@@ -140,10 +140,10 @@ class InferenceService:
         return self._registry.resolve_version(request.name, request.version)
 
     async def _server_live(self, request: Any, context: Any) -> Any:
-        return self._response("ServerLive", live=True)
+        return self._response("ServerLive", live=self._plane.alive)
 
     async def _server_ready(self, request: Any, context: Any) -> Any:
-        ready = self._registry.ready and not self._drain.active
+        ready = self._plane.ready and not self._drain.active
         return self._response("ServerReady", ready=ready)
 
     async def _model_ready(self, request: Any, context: Any) -> Any:
