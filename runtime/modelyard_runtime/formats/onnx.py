@@ -16,6 +16,8 @@ from modelyard_runtime.formats.threads import library, thread_count
 
 __all__ = ["FORMAT", "OnnxModel", "load"]
 
+_PROBABILITIES = "probabilities"
+
 
 @dataclass(frozen=True)
 class _Type:
@@ -44,8 +46,10 @@ class OnnxModel(RowsModel):
         self._columns = len(self.inputs) > 1 and all(spec.shape in {(-1, 1), (-1,)} for spec in self.inputs)
         self._find_rows()
         self._proba = self._find_probabilities()
-        if self._proba is not None:
-            self.probabilities = TensorSpec("probabilities", "FP64", (-1, -1))
+        found = {spec.name: spec for spec in self.outputs}
+        if self._proba is not None and _PROBABILITIES not in found:
+            # By this name as for every model. The graph's own output of that name is one of `outputs` already.
+            self.probabilities = TensorSpec(_PROBABILITIES, found[self._proba].datatype, (-1, -1))
 
     def predict(self, rows: Rows) -> Array:
         """Return the first output, of shape (rows,) or (rows, outputs)."""
@@ -63,9 +67,10 @@ class OnnxModel(RowsModel):
     def infer(self, tensors: Mapping[str, Array], wanted: Sequence[str] = ()) -> dict[str, Array]:
         """Compute the wanted outputs, all unless some are named. Raises InputRefused for what the graph refuses."""
         names = list(wanted) or [spec.name for spec in self.outputs]
+        own = {_PROBABILITIES: self._proba} if self.probabilities is not None else {}
         feeds = {name: _cast(name, tensor, self._dtypes.get(name)) for name, tensor in tensors.items()}
         try:
-            results = self._session.run(names, feeds)
+            results = self._session.run([own.get(name, name) for name in names], feeds)
         except Exception as exc:
             if type(exc).__name__ in {"InvalidArgument", "ValueError", "RuntimeException"}:
                 raise InputRefused(str(exc).strip().splitlines()[0][:200]) from None

@@ -20,6 +20,7 @@ from sklearn.compose import ColumnTransformer
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from unit.runtime.support import Api
 from unit.runtime.test_compiling import data, frame
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
@@ -137,3 +138,31 @@ def test_a_missing_library_names_its_extra(tmp_path: Path, monkeypatch: pytest.M
 
     with pytest.raises(LoadFailed, match=r"pip install 'modelyard\[onnx\]'"):
         load_model(detect(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["probabilities", "output_probability"])
+def test_probabilities_are_described_once_and_keep_their_datatype(name: str, tmp_path: Path) -> None:
+    rows, target = data()
+    fitted = LogisticRegression().fit(rows, target)
+    exported = to_onnx(fitted, rows[:1].astype(np.float32), options={"zipmap": False})
+    for value in (*exported.graph.output, *exported.graph.node):
+        if isinstance(value, onnx.NodeProto):
+            value.output[:] = [name if output == "probabilities" else output for output in value.output]
+        elif value.name == "probabilities":
+            value.name = name
+    api = Api({"m": load(tmp_path, exported)})
+    tensor = {"name": "X", "shape": [2, rows.shape[1]], "datatype": "FP32", "data": rows[:2].ravel().tolist()}
+
+    described = {output["name"]: output["datatype"] for output in api.send("GET", "/v2/models/m").json()["outputs"]}
+    answers = {
+        wanted: api.predict({"inputs": [tensor], "outputs": [{"name": wanted}]}, "/v2/models/m/infer").json()["outputs"]
+        for wanted in described
+    }
+
+    assert sorted(described) == sorted({"label", name, "probabilities"})
+    assert described["probabilities"] == described[name] == "FP32"
+    assert {wanted: output["datatype"] for wanted, (output,) in answers.items()} == described
+    np.testing.assert_allclose(
+        np.reshape(answers["probabilities"][0]["data"], (2, -1)), fitted.predict_proba(rows[:2]), rtol=1e-4
+    )
+    api.app.close()

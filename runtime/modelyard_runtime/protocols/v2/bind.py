@@ -70,6 +70,8 @@ def _columns(model: Model, names: Sequence[str], given: Mapping[str, Array]) -> 
             )
         if column.dtype.kind == "O" and position not in model.text_features:
             raise BadRequest(f"input {name[:100]} is BYTES, and the model takes a number there")
+        if column.dtype.kind != "O" and position in model.text_features:
+            raise BadRequest(f"input {name[:100]} is {datatype_of(column)}, and the model takes text there: send BYTES")
         columns.append(column.reshape(rows))
     if any(column.dtype.kind == "O" for column in columns):
         table = np.empty((rows, len(columns)), dtype=object)
@@ -88,11 +90,33 @@ def _fit(model: Model, spec: TensorSpec, tensor: Array) -> Array:
     if 0 in tensor.shape:
         raise BadRequest(f"input {spec.name} is empty; send at least one row")
     if model.text_features and tensor.dtype.kind == "O":
-        return tensor
+        return _numbers_of_text(model, spec, tensor) if len(model.inputs) == 1 and tensor.ndim == 2 else tensor
     fitting = as_datatype(tensor, spec.datatype)
     if fitting is None:
         raise BadRequest(f"input {spec.name} is {datatype_of(tensor)}, and the model takes {spec.datatype}")
     return fitting
+
+
+def _numbers_of_text(model: Model, spec: TensorSpec, tensor: Array) -> Array:
+    """Return rows of text, of shape (rows, features), with numbers where the model was fitted on numbers.
+
+    A tensor has one datatype, and so the numbers of a model that takes text as well come as text. Raises BadRequest.
+    """
+    table = tensor.copy()
+    for position in range(tensor.shape[1]):
+        if position in model.text_features:
+            continue
+        for row, value in enumerate(tensor[:, position].tolist()):
+            if isinstance(value, str):
+                table[row, position] = _number(value, f"{spec.name}[{row}][{position}]")
+    return table
+
+
+def _number(text: str, where: str) -> float:
+    try:
+        return float(text.replace("_", "?"))  # 1_000 is a number to Python alone
+    except ValueError:
+        raise BadRequest(f"{where} is {text[:40]!r}, and the model takes a number there") from None
 
 
 def bind_outputs(model: Model, request: InferRequest) -> tuple[str, ...]:
