@@ -123,6 +123,33 @@ AUTOSCALED = model_deployment(
     autoscaling={"minReplicas": 2, "maxReplicas": 10, "targetCPUUtilization": 70},
 )
 
+CONTAINER = model_deployment(
+    container={
+        "image": "registry.example/server:1",
+        "command": ["serve"],
+        "args": ["--model", "/mnt/model"],
+        "env": [
+            {"name": "LEVEL", "value": "info"},
+            {"name": "NODE", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}},
+        ],
+        "port": 8000,
+        "grpcPort": 8001,
+        "readinessPath": "/v2/health/ready",
+        "metrics": {"port": 8002, "path": "/metrics"},
+    },
+    serving={"drainDelay": "20s", "limits": {"timeout": "2m"}},
+)
+CONTAINER_ALONE = model_deployment(container={"image": "registry.example/server:1"}, serving={"drainDelay": "0s"})
+del CONTAINER_ALONE["spec"]["model"]
+
+
+def _container(name: str, path: str | None, **spec: Any) -> Case:
+    manifest = copy.deepcopy(CONTAINER)
+    manifest["spec"]["container"] |= spec.pop("container", {})
+    manifest["spec"] |= spec
+    return Case(f"mdep-container-{name}", manifest, path)
+
+
 CASES = (
     Case("mdep-minimal", model_deployment(), None),
     Case("mdep-full", FULL, None),
@@ -134,6 +161,25 @@ CASES = (
     _mdep("no-model", "spec.model", lambda m: m["spec"].pop("model")),
     _mdep("no-uri", "spec.model.uri", lambda m: m["spec"]["model"].pop("uri")),
     _mdep("unknown-field", "spec.replica", _spec(replica=2)),
+    Case("mdep-container", CONTAINER, None),
+    Case("mdep-container-alone", CONTAINER_ALONE, None),
+    _mdep("container-without-image", "spec.container.image", _spec(container={"port": 80})),
+    _container("one-port-for-two", "spec.container.grpcPort", container={"grpcPort": 8000}),
+    _container("port-zero", "spec.container.port", container={"port": 0}),
+    _container("path-relative", "spec.container.readinessPath", container={"readinessPath": "ready"}),
+    _container("variable-twice", "spec.container.env[1]", container={"env": [{"name": "A"}, {"name": "A"}]}),
+    _container(
+        "variable-from-two",
+        "spec.container.env[0]",
+        container={"env": [{"name": "A", "value": "x", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}}]},
+    ),
+    _container("format", "spec.model", model={"uri": "pvc://models/churn", "format": "sklearn"}),
+    _container("pickle", "spec.model", model={"uri": "pvc://models/churn", "allowPickle": True}),
+    _container("batchable", "spec.model", model={"uri": "pvc://models/churn", "parameters": {"batchable": True}}),
+    _container("workers", "spec.serving", serving={"workers": 2}),
+    _container("cache", "spec.serving", serving={"cache": {"ttl": "1m"}}),
+    _container("queue", "spec.serving", serving={"limits": {"maxQueue": 1}}),
+    _container("defaults-written-out", None, serving={"workers": 1, "cache": {"ttl": "5m"}}),
     Case("mdep-autoscaled", AUTOSCALED, None),
     _mdep(
         "autoscaled-by-a-share-of-the-limit",

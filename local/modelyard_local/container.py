@@ -60,6 +60,8 @@ class Launch:
     def start(self) -> Process:
         """Start the process, its termination message empty."""
         self.termination_log.unlink(missing_ok=True)
+        if not self.command:
+            raise OSError("one machine runs no images: give the command in spec.container.command")
         return start_process(self.command, self.environment(), folder=self.folder, log=self.log, mark=self.mark)
 
 
@@ -155,7 +157,7 @@ class Container:
         try:
             process = self._process = launch.start()
         except OSError as error:
-            message = f"{launch.command[0]}: {error.strerror or error}"
+            message = f"{' '.join(launch.command[:1])}: {error.strerror or error}".removeprefix(": ")
             self._ended({"exitCode": 128, "reason": "StartError", "message": message, "startedAt": began})
             return 128
         self.state = {"running": {"startedAt": began}}
@@ -222,7 +224,12 @@ class Container:
             await self._end(process, asyncio.get_running_loop().time() + self._launch.grace)
 
     async def _end(self, process: Process, deadline: float) -> None:
-        hook = self.spec.get("lifecycle", {}).get("preStop", {}).get("httpGet")
+        hooks = self.spec.get("lifecycle", {}).get("preStop", {})
+        hook = hooks.get("httpGet")
+        if "sleep" in hooks:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(deadline), asyncio.timeout(hooks["sleep"]["seconds"]):
+                    await process.wait()
         if hook is not None and self._launch is not None:
             target = HttpTarget.of(hook, self._launch.host, self.spec.get("ports", []))
             await target.answers(max(0.001, deadline - asyncio.get_running_loop().time()))  # 0 would be for ever

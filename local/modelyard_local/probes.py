@@ -39,10 +39,33 @@ class HttpTarget:
 
 
 @dataclass(frozen=True)
+class TcpTarget:
+    """The target of a `tcpSocket` of a probe."""
+
+    host: str
+    port: int
+
+    @classmethod
+    def of(cls, action: Object, host: str, ports: list[Object]) -> TcpTarget:
+        """Return the target of a `tcpSocket`, its port looked up by name. Raises KeyError for an unknown name."""
+        return cls(action.get("host", host), port_number(action["port"], ports))
+
+    async def answers(self, timeout: float) -> bool:
+        """Return whether a connection is taken within `timeout` seconds."""
+        try:
+            async with asyncio.timeout(timeout):
+                _, writer = await asyncio.open_connection(self.host, self.port)
+        except OSError:  # a TimeoutError is one as well
+            return False
+        writer.close()
+        return True
+
+
+@dataclass(frozen=True)
 class Probe:
     """A probe with Kubernetes' defaults filled in. Times are seconds."""
 
-    target: HttpTarget
+    target: HttpTarget | TcpTarget
     initial_delay: float
     period: float
     timeout: float
@@ -51,11 +74,13 @@ class Probe:
 
     @classmethod
     def of(cls, spec: Object | None, host: str, ports: list[Object]) -> Probe | None:
-        """Return the probe of a container's spec; None for none, or one that is not httpGet."""
-        if not spec or "httpGet" not in spec:
+        """Return the probe of a container's spec; None for none, or one that is neither httpGet nor tcpSocket."""
+        if not spec or not spec.keys() & {"httpGet", "tcpSocket"}:
             return None
         return cls(
-            HttpTarget.of(spec["httpGet"], host, ports),
+            HttpTarget.of(spec["httpGet"], host, ports)
+            if "httpGet" in spec
+            else TcpTarget.of(spec["tcpSocket"], host, ports),
             initial_delay=spec.get("initialDelaySeconds", 0),
             period=spec.get("periodSeconds", 10),
             timeout=spec.get("timeoutSeconds", 1),

@@ -13,15 +13,15 @@ __all__ = ["NO_IMAGE", "runs_here", "unsupported_in"]
 NO_IMAGE = "none: processes of this machine"
 """The image of the containers whose programs are on this machine."""
 
-_PROBE = dict.fromkeys(("httpGet", "initialDelaySeconds", "periodSeconds", "timeoutSeconds", "successThreshold")) | {
-    "failureThreshold": None
-}
+_PROBE = dict.fromkeys(
+    ("httpGet", "tcpSocket", "initialDelaySeconds", "periodSeconds", "timeoutSeconds", "successThreshold")
+) | {"failureThreshold": None}
 _CONTAINER: Mapping[str, object] = {
     **dict.fromkeys(("name", "image", "imagePullPolicy", "command", "args", "env", "ports")),
     "envFrom": {"secretRef": {"name": None}},
     **dict.fromkeys(("restartPolicy", "terminationMessagePolicy")),
     "volumeMounts": {"name": None, "mountPath": None, "subPath": None, "readOnly": None},
-    "lifecycle": {"preStop": {"httpGet": None}},
+    "lifecycle": {"preStop": {"httpGet": None, "sleep": None}},
     **dict.fromkeys(("startupProbe", "readinessProbe", "livenessProbe"), _PROBE),
 }
 _POD: Mapping[str, object] = {

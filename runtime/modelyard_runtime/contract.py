@@ -12,6 +12,8 @@ from enum import StrEnum
 
 __all__ = [
     "ANNOTATION_ROUTER_VERSION",
+    "ANY_FORMAT",
+    "ARTIFACT_DIR",
     "FORMATS",
     "GRPC_PORT",
     "HEADER_PREDICTION_ID",
@@ -47,6 +49,8 @@ __all__ = [
 FORMATS = ("catboost", "lightgbm", "linear", "logistic", "mlflow", "onnx", "python", "sklearn", "torch", "xgboost")
 SCHEMES = ("file", "pvc", "https", "s3", "gs", "az", "hf", "oci")
 
+ANY_FORMAT = "any"  # of an artifact that another server reads
+
 HTTP_PORT = 8080
 GRPC_PORT = 9000
 MAX_WORKERS = 64  # processes of one pod
@@ -56,6 +60,7 @@ PATH_READY = "/health/ready"  # for routers and balancers: fails at once at SIGT
 PATH_SERVING = "/health/serving"  # for the kubelet: green while draining
 
 VOLUME_MOUNT = "/mnt/model"  # an emptyDir that the init container fills: `artifact/` and `artifact.json`
+ARTIFACT_DIR = "artifact"  # in VOLUME_MOUNT: the model's files
 PVC_MOUNT = "/mnt/claim"  # where a pvc:// claim is mounted, read-only, in the init container
 TERMINATION_LOG = "/dev/termination-log"
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from functools import partial
 
 import pytest
-from manifest_cases import abtest, model_deployment
+from manifest_cases import CONTAINER, CONTAINER_ALONE, abtest, model_deployment
 from modelyard_cluster.control_plane import ControlPlane
 from operator_process import DIGEST, Namespace, OperatorProcess, pod_failed, serve
 from waiting import eventually
@@ -148,6 +148,28 @@ def _fields_of_ours(ns: Namespace) -> str:
     text = ns.kubectl("get", "deployment", "churn", "-o", "json", "--show-managed-fields")
     managed = json.loads(text)["metadata"]["managedFields"]
     return json.dumps([entry["fieldsV1"] for entry in managed if entry["manager"] == "modelyard"])
+
+
+def test_a_container_of_a_users_own_is_served_like_any_model(ns: Namespace) -> None:
+    ns.apply(CONTAINER)
+    serve(ns, "churn", version="4")
+
+    ns.wait_for_condition("mdep", "churn", "Ready", "True", "Ready")
+    service, headless = ns.get("service", "churn") or {}, ns.get("service", "churn-pods") or {}
+    assert [port["port"] for port in service["spec"]["ports"]] == [80, 9000]
+    assert [port["port"] for port in headless["spec"]["ports"]] == [8000, 8001]
+
+    ns.apply(CONTAINER_ALONE)
+
+    deployment = eventually(
+        lambda: ns.get("deployment", "churn") or {},
+        lambda seen: "initContainers" not in seen["spec"]["template"]["spec"],
+        "the container alone",
+    )
+    [container] = deployment["spec"]["template"]["spec"]["containers"]
+    assert container["image"] == "registry.example/server:1"
+    assert "command" not in container
+    assert "volumeMounts" not in container
 
 
 def test_a_pod_template_is_merged_into_the_pods(ns: Namespace) -> None:

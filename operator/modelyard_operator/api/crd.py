@@ -56,6 +56,7 @@ def _structural(node: dict[str, Any], definitions: dict[str, Any]) -> dict[str, 
         if (
             "default" not in result
             and "required" not in result
+            and result["properties"]
             and all("default" in child for child in result["properties"].values())
         ):
             result["default"] = {}  # so that the API server fills in the defaults below

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterable
-from typing import Annotated, ClassVar
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, ClassVar
 
 from modelyard_runtime.contract import FORMATS, MAX_WORKERS, SCHEMES
 from pydantic import AfterValidator, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
-from modelyard_operator.api.pods import Autoscaling, PodTemplate, Resources, Rollout
+from modelyard_operator.api.pods import Autoscaling, Container, PodTemplate, Resources, Rollout
 from modelyard_operator.api.schema import DurationString, Rule, Spec, between
 from modelyard_operator.api.status import Conditions
 
@@ -217,6 +218,24 @@ class Serving(Spec):
     )
 
 
+_OF_CONTAINERS: Mapping[str, Any] = {"drain_delay": True, "limits": {"timeout"}}
+"""The part of `serving` that goes for containers of users' own."""
+
+
+def _is_default(serving: Serving) -> bool:
+    return serving.model_dump(exclude=_OF_CONTAINERS) == Serving().model_dump(exclude=_OF_CONTAINERS)
+
+
+def _cel_is_default(value: Mapping[str, Any], path: str) -> str:
+    """Return a CEL expression: whether each field at a path is absent, or as the API server fills it in."""
+    terms = []
+    for name, default in value.items():
+        below = f"{path}.{name}"
+        same = _cel_is_default(default, below) if isinstance(default, dict) else f"{below} == {json.dumps(default)}"
+        terms.append(f"(!has({below}) || {same})")
+    return "(" + " && ".join(terms) + ")"
+
+
 def _requests_cpu(resources: Resources | None) -> bool:
     return resources is not None and ("cpu" in resources.requests or "cpu" in resources.limits)
 
@@ -225,6 +244,31 @@ class ModelDeploymentSpec(Spec):
     """What a user asks for."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            cel="has(self.model) || has(self.container)",
+            check=lambda spec: spec.model is not None or spec.container is not None,
+            message="is required, but with spec.container",
+            field_path=".model",
+        ),
+        Rule(
+            cel="!has(self.container) || !has(self.model) || !(has(self.model.format) "
+            "|| (has(self.model.parameters) && has(self.model.parameters.batchable)) "
+            "|| (has(self.model.allowPickle) && self.model.allowPickle))",
+            check=lambda spec: (
+                spec.container is None
+                or spec.model is None
+                or (spec.model.format, spec.model.parameters.batchable, spec.model.allow_pickle) == (None, None, False)
+            ),
+            message="format, parameters and allowPickle are for Modelyard's own server: leave them out",
+            field_path=".model",
+        ),
+        Rule(
+            cel="!has(self.container) || !has(self.serving) || "
+            + _cel_is_default(Serving().model_dump(by_alias=True, exclude=_OF_CONTAINERS), "self.serving"),
+            check=lambda spec: spec.container is None or _is_default(spec.serving),
+            message="with spec.container only drainDelay and limits.timeout have a meaning: leave the others out",
+            field_path=".serving",
+        ),
         Rule(
             cel="!has(self.replicas) || !has(self.autoscaling)",
             check=lambda spec: spec.replicas is None or spec.autoscaling is None,
@@ -241,7 +285,13 @@ class ModelDeploymentSpec(Spec):
         ),
     )
 
-    model: Model = Field(description="Which artifact is served, and under which name.")
+    model: Model | None = Field(
+        None, description="Which artifact is served, and under which name; may be left out with a container alone."
+    )
+    container: Container | None = Field(
+        None,
+        description="A server of your own in place of Modelyard's; the model, if given, is fetched to /mnt/model.",
+    )
     replicas: Annotated[int, Field(ge=0, le=1000)] | None = Field(
         None,
         description="The number of pods. Not given: 1 at first, then what `kubectl scale` or an autoscaler makes of "

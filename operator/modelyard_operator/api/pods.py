@@ -11,7 +11,16 @@ from pydantic_core import PydanticCustomError
 
 from modelyard_operator.api.schema import DurationString, MapBy, Rule, Spec, between
 
-__all__ = ["Autoscaling", "ContainerPatch", "PodMetadataPatch", "PodSpecPatch", "PodTemplate", "Resources", "Rollout"]
+__all__ = [
+    "Autoscaling",
+    "Container",
+    "ContainerPatch",
+    "PodMetadataPatch",
+    "PodSpecPatch",
+    "PodTemplate",
+    "Resources",
+    "Rollout",
+]
 
 _QUANTITY = r"^[0-9]+(\.[0-9]+)?([numkMGTPE]|[KMGTPE]i)?$"
 _PERCENT = r"^(100|[1-9]?[0-9])%$"
@@ -108,6 +117,66 @@ class Rollout(Spec):
     )
 
 
+_ABSOLUTE = Annotated[str, Field(min_length=1, max_length=1024, pattern=r"^/[^\s]*$")]
+_Port = Annotated[int, Field(ge=1, le=65535)]
+_Words = Annotated[tuple[Annotated[str, Field(max_length=4096)], ...], Field(strict=False, max_length=256)]
+
+
+class _Patch(Spec):
+    """Part of a pod: fields that are not named here are Kubernetes' own, and its API server checks them."""
+
+    model_config = ConfigDict(extra="allow", json_schema_extra={"x-kubernetes-preserve-unknown-fields": True})
+
+
+class Variable(Spec):
+    """A variable of the container's environment, as in a pod."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            cel="!has(self.value) || !has(self.valueFrom)",
+            check=lambda variable: variable.value is None or variable.value_from is None,
+            message="give value or valueFrom, not both",
+        ),
+    )
+
+    name: Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[^=]+$")]
+    value: Annotated[str, Field(max_length=32768)] | None = None
+    value_from: _Patch | None = Field(None, description="Where the value is taken from, as in a pod.")
+
+
+class Metrics(Spec):
+    """Where the container tells its metrics to Prometheus."""
+
+    port: _Port = Field(description="The port.")
+    path: _ABSOLUTE = Field("/metrics", description="The path.")
+
+
+class Container(Spec):
+    """A server of your own in place of Modelyard's: any image that answers HTTP."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            cel="!has(self.grpcPort) || !has(self.port) || self.grpcPort != self.port",
+            check=lambda container: container.grpc_port != container.port,
+            message="must be another port than port",
+            field_path=".grpcPort",
+        ),
+    )
+
+    image: Annotated[str, Field(min_length=1, max_length=512, pattern=r"^[^\s]+$")] = Field(description="The image.")
+    command: _Words | None = Field(None, description="In place of the image's entrypoint.")
+    args: _Words | None = Field(None, description="In place of the image's arguments.")
+    env: Annotated[tuple[Variable, ...], Field(strict=False, max_length=128), MapBy("name")] | None = Field(
+        None, description="Variables of its environment, as in a pod."
+    )
+    port: _Port = Field(8080, description="The port that answers HTTP: port 80 of the Service.")
+    grpc_port: _Port | None = Field(None, description="The port that answers gRPC: port 9000 of the Service.")
+    readiness_path: _ABSOLUTE | None = Field(
+        None, description="A GET of it is answered with 200 once requests are; not given: once the port is open."
+    )
+    metrics: Metrics | None = Field(None, description="Where it tells its metrics to Prometheus.")
+
+
 LabelKey = Annotated[str, Field(min_length=1, max_length=317)]
 _RESERVED = Rule(
     cel="!self.exists(key, key.startsWith('modelyard.dev/'))",
@@ -122,12 +191,6 @@ class PodMetadataPatch(Spec):
 
     labels: _Strings | None = Field(None, description="Labels that the pods get besides their own.")
     annotations: _Strings | None = Field(None, description="Annotations that the pods get besides their own.")
-
-
-class _Patch(Spec):
-    """Part of a patch: fields that are not named here are Kubernetes' own, and its API server checks them."""
-
-    model_config = ConfigDict(extra="allow", json_schema_extra={"x-kubernetes-preserve-unknown-fields": True})
 
 
 class ContainerPatch(_Patch):

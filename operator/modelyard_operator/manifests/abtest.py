@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Mapping
 
 from modelyard_runtime.contract import (
-    HTTP_PORT,
     ROUTER_CONFIG_MOUNT,
     ROUTER_HTTP_PORT,
     ROUTER_READY_PATH,
@@ -24,6 +23,7 @@ from modelyard_operator.manifests.common import (
     COMPONENT_ROUTER,
     CONTAINER_SECURITY,
     Object,
+    Ports,
     child_metadata,
     deployment,
     pod_security,
@@ -33,6 +33,7 @@ from modelyard_operator.manifests.common import (
     spread,
 )
 from modelyard_operator.manifests.envoy import RouterConfig, Upstream, envoy_command, render_router_files
+from modelyard_operator.manifests.modeldeployment import health_path, ports_of
 from modelyard_operator.manifests.settings import Settings
 
 __all__ = [
@@ -85,7 +86,8 @@ def router_config(
         Upstream(
             variant=variant.name,
             host=f"{variant.model_deployment}-pods.{namespace}.svc.{settings.cluster_domain}",
-            port=HTTP_PORT,
+            port=ports_of(models[variant.model_deployment]).http,
+            health_path=health_path(models[variant.model_deployment]),
             timeout_seconds=parse_duration(models[variant.model_deployment].serving.limits.timeout) + _ROUTE_MARGIN,
         )
         for variant in sorted(spec.variants, key=lambda variant: variant.name)
@@ -126,7 +128,7 @@ def render_abtest(owner: Object, config: RouterConfig, settings: Settings) -> li
     config_map["metadata"]["annotations"] = {_EPOCH: str(config.epoch), _HEADER: config.header, _SALT: config.salt}
     return [
         config_map,
-        service(owner, COMPONENT_ROUTER, name),
+        service(owner, COMPONENT_ROUTER, name, Ports()),
         deployment(
             owner,
             COMPONENT_ROUTER,

@@ -22,6 +22,7 @@ __all__ = [
     "LABEL_REVISION",
     "RUNTIME_CONTAINER",
     "Object",
+    "Ports",
     "Strategy",
     "child_metadata",
     "deployment",
@@ -169,28 +170,36 @@ def deployment(
     }
 
 
-def service(owner: Object, component: str, name: str, *, headless: bool = False, grpc: bool = False) -> Object:
-    """Return a Service over the pods of a custom resource; headless ones are what routers resolve.
+@dataclass(frozen=True)
+class Ports:
+    """The ports of pods: `http`, and `grpc` where they speak it."""
 
-    With `grpc`, also for the pods' port of that name: h2c, so that meshes and gateways balance by request.
+    http: int = HTTP_PORT
+    grpc: int | None = None
+
+
+def service(owner: Object, component: str, name: str, ports: Ports, *, headless: bool = False) -> Object:
+    """Return a Service over the pods of a custom resource; headless ones, with the pods' own ports, are for routers.
+
+    gRPC is h2c, so that meshes and gateways balance by request.
     """
     spec: Object = {
         "selector": selector_labels(component, owner["metadata"]["name"]),
         "ports": [
             {
                 "name": "http",
-                "port": HTTP_PORT if headless else 80,
+                "port": ports.http if headless else 80,
                 "targetPort": "http",
                 "protocol": "TCP",
                 "appProtocol": "http",
             }
         ],
     }
-    if grpc:
+    if ports.grpc is not None:
         spec["ports"].append(
             {
                 "name": "grpc",
-                "port": GRPC_PORT,
+                "port": ports.grpc if headless else GRPC_PORT,
                 "targetPort": "grpc",
                 "protocol": "TCP",
                 "appProtocol": "kubernetes.io/h2c",

@@ -31,8 +31,14 @@ _OF_TOOLS = (
 would take the pods for theirs."""
 
 
-def customized(template: Object, owner: Object, patch: PodTemplate | None) -> Object:
+def customized(template: Object, owner: Object, patch: PodTemplate | None, *, image: bool = True) -> Object:
     """Return the template with the custom resource's labels and annotations, and with the patch merged into it.
+
+    Args:
+        template: the rendered one.
+        owner: the live custom resource.
+        patch: `spec.podTemplate`.
+        image: whether the patch may name the image of container `runtime`; else it is `spec.container` that does.
 
     Raises:
         InvalidManifest: the patch can't be merged, or changes what the operator, Services and routers rely on.
@@ -51,6 +57,8 @@ def customized(template: Object, owner: Object, patch: PodTemplate | None) -> Ob
     if not isinstance(merged.get("spec"), dict) or not merged["spec"]:
         raise InvalidManifest([FieldError(f"{_PATH}.spec", "can't be left out or replaced as a whole")])
     errors = [*_changes(template, merged), *_port_conflicts(template, merged)]
+    if not image and _image(merged) != _image(template):
+        errors.append(FieldError(f"{_PATH}.spec.containers[{RUNTIME_CONTAINER}].image", "set spec.container.image"))
     if errors:
         raise InvalidManifest(errors)
     return merged
@@ -89,7 +97,11 @@ def _fixed(template: Object) -> Iterator[tuple[str, Any, str]]:
 def _fixed_of_container(path: str, container: Object) -> Iterator[tuple[str, Any, str]]:
     yield path, container["name"], "is Modelyard's own container and can't be left out"
     for field in ("command", "args"):
-        yield f"{path}.{field}", container.get(field), "is Modelyard's own and can't be changed"
+        yield (
+            f"{path}.{field}",
+            container.get(field),
+            "can't be changed: spec.container is for a server of your own",
+        )
     for field in ("startupProbe", "readinessProbe", "livenessProbe"):
         if field in container:
             yield f"{path}.{field}", container[field], "is Modelyard's own: rollouts rely on it, so it can't be changed"
@@ -120,6 +132,12 @@ def _port_conflicts(before: Object, after: Object) -> Iterator[FieldError]:
                         f"{_PATH}.spec.{field}[{container.get('name')}].ports",
                         f"{value} is a port of the model: this container needs another name and number",
                     )
+
+
+def _image(template: Object) -> Any:
+    return [
+        entry.get("image") for entry in _objects(template["spec"]["containers"]) if entry["name"] == RUNTIME_CONTAINER
+    ]
 
 
 def _objects(value: Any) -> list[Object]:

@@ -63,6 +63,8 @@ class Upstream:
     host: str
     port: int
     timeout_seconds: float
+    health_path: str | None = PATH_READY
+    """What is asked for the health of a pod; None: whether the port is open."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,11 +280,7 @@ def _cluster(upstream: Upstream) -> _Json:
         "circuit_breakers": {"thresholds": [{**unlimited, "max_retries": 1_000_000}]},
         "health_checks": [
             {
-                "http_health_check": {
-                    "path": PATH_READY,
-                    "host": upstream.host.rstrip("."),
-                    "request_headers_to_add": [overwrite(HEADER_ROUTER, "1")],
-                },
+                **_health_check(upstream),
                 "interval": "1s",
                 "no_traffic_interval": "1s",
                 "no_traffic_healthy_interval": "1s",
@@ -301,6 +299,18 @@ def _cluster(upstream: Upstream) -> _Json:
                 "common_http_protocol_options": {"idle_timeout": "4s"},
             }
         },
+    }
+
+
+def _health_check(upstream: Upstream) -> _Json:
+    if upstream.health_path is None:
+        return {"tcp_health_check": {}}
+    return {
+        "http_health_check": {
+            "path": upstream.health_path,
+            "host": upstream.host.rstrip("."),
+            "request_headers_to_add": [overwrite(HEADER_ROUTER, "1")],
+        }
     }
 
 

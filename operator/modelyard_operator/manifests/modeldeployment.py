@@ -4,9 +4,19 @@ from __future__ import annotations
 
 import math
 
-from modelyard_runtime.contract import GRPC_PORT, HTTP_PORT, PATH_LIVE, PATH_SERVING, PVC_MOUNT, VOLUME_MOUNT, Env
+from modelyard_runtime.contract import (
+    ANY_FORMAT,
+    GRPC_PORT,
+    HTTP_PORT,
+    PATH_LIVE,
+    PATH_READY,
+    PATH_SERVING,
+    PVC_MOUNT,
+    VOLUME_MOUNT,
+    Env,
+)
 
-from modelyard_operator.api.modeldeployment import ModelDeploymentSpec, uri_scheme
+from modelyard_operator.api.modeldeployment import Model, ModelDeploymentSpec, uri_scheme
 from modelyard_operator.api.schema import parse_duration
 from modelyard_operator.manifests.common import (
     COMPONENT_RUNTIME,
@@ -14,6 +24,7 @@ from modelyard_operator.manifests.common import (
     FETCH_CONTAINER,
     RUNTIME_CONTAINER,
     Object,
+    Ports,
     Strategy,
     deployment,
     pod_security,
@@ -22,6 +33,7 @@ from modelyard_operator.manifests.common import (
     service,
     spread,
 )
+from modelyard_operator.manifests.container import own_container, probe, resources
 from modelyard_operator.manifests.customization import customized
 from modelyard_operator.manifests.scaling import scaling
 from modelyard_operator.manifests.settings import Settings
@@ -29,11 +41,24 @@ from modelyard_operator.manifests.settings import Settings
 __all__ = ["FETCH_CONTAINER", "RUNTIME_CONTAINER", "render_model_deployment", "served_name"]
 
 _GRACE_MARGIN = 10.0
+_SECURITY_OF_ANY_USER = ("fsGroup", "fsGroupChangePolicy", "seccompProfile")
 
 
 def served_name(name: str, spec: ModelDeploymentSpec) -> str:
     """Return the name under which a ModelDeployment's model is addressed."""
-    return spec.model.name or name
+    return (spec.model and spec.model.name) or name
+
+
+def ports_of(spec: ModelDeploymentSpec) -> Ports:
+    """Return the ports of a ModelDeployment's pods."""
+    if spec.container is None:
+        return Ports(HTTP_PORT, GRPC_PORT)
+    return Ports(spec.container.port, spec.container.grpc_port)
+
+
+def health_path(spec: ModelDeploymentSpec) -> str | None:
+    """Return what routers ask a pod for its health; None: whether its port is open."""
+    return PATH_READY if spec.container is None else spec.container.readiness_path
 
 
 def render_model_deployment(owner: Object, spec: ModelDeploymentSpec, settings: Settings) -> list[Object]:
@@ -44,11 +69,11 @@ def render_model_deployment(owner: Object, spec: ModelDeploymentSpec, settings: 
         spec: its parsed spec.
         settings: the installation's.
     """
-    name = owner["metadata"]["name"]
+    name, ports = owner["metadata"]["name"], ports_of(spec)
     return [
         *scaling(owner, spec),
-        service(owner, COMPONENT_RUNTIME, name, grpc=True),
-        service(owner, COMPONENT_RUNTIME, f"{name}-pods", headless=True, grpc=True),
+        service(owner, COMPONENT_RUNTIME, name, ports),
+        service(owner, COMPONENT_RUNTIME, f"{name}-pods", ports, headless=True),
         deployment(
             owner,
             COMPONENT_RUNTIME,
@@ -69,18 +94,22 @@ def _deadline(spec: ModelDeploymentSpec) -> int:
 
 
 def _pod_template(owner: Object, spec: ModelDeploymentSpec, settings: Settings) -> Object:
-    annotations = scrape_annotations(HTTP_PORT) | {"kubectl.kubernetes.io/default-container": RUNTIME_CONTAINER}
+    annotations = {"kubectl.kubernetes.io/default-container": RUNTIME_CONTAINER}
+    if spec.container is None:
+        annotations |= scrape_annotations(HTTP_PORT)
+    elif spec.container.metrics is not None:
+        annotations |= scrape_annotations(spec.container.metrics.port, spec.container.metrics.path)
     template = pod_template(owner, COMPONENT_RUNTIME, _pod_spec(owner["metadata"]["name"], spec, settings), annotations)
-    return customized(template, owner, spec.pod_template)
+    return customized(template, owner, spec.pod_template, image=spec.container is None)
 
 
 def _pod_spec(name: str, spec: ModelDeploymentSpec, settings: Settings) -> Object:
     drain = parse_duration(spec.serving.drain_delay)
     timeout = parse_duration(spec.serving.limits.timeout)
     pod: Object = {
-        "initContainers": [_fetch_container(spec, settings)],
-        "containers": [_runtime_container(name, spec, settings)],
-        "volumes": [{"name": "model", "emptyDir": {}}, {"name": "tmp", "emptyDir": {}}],
+        "initContainers": [],
+        "containers": [],
+        "volumes": [],
         "terminationGracePeriodSeconds": math.ceil(drain + timeout + _GRACE_MARGIN),
         # Named even where it is the default: once set, Kubernetes keeps it in a field of an older name as well.
         "serviceAccountName": spec.service_account_name,
@@ -89,18 +118,30 @@ def _pod_spec(name: str, spec: ModelDeploymentSpec, settings: Settings) -> Objec
         "securityContext": pod_security(),
         "topologySpreadConstraints": spread(COMPONENT_RUNTIME, name),
     }
-    if uri_scheme(spec.model.uri) == "pvc":
-        claim = spec.model.uri.removeprefix("pvc://").partition("/")[0]
-        pod["volumes"].append({"name": "claim", "persistentVolumeClaim": {"claimName": claim, "readOnly": True}})
+    if spec.container is None:
+        pod["containers"] = [_runtime_container(name, spec, settings)]
+    else:
+        pod["containers"] = [own_container(spec, spec.container, deadline=_deadline(spec))]
+        # Images of others run as the user that they name.
+        pod["securityContext"] = {key: pod_security()[key] for key in _SECURITY_OF_ANY_USER}
+    if spec.model is not None:
+        pod["initContainers"] = [_fetch_container(spec, spec.model, settings)]
+        pod["volumes"] += [{"name": "model", "emptyDir": {}}, {"name": "tmp", "emptyDir": {}}]
+        if uri_scheme(spec.model.uri) == "pvc":
+            claim = spec.model.uri.removeprefix("pvc://").partition("/")[0]
+            pod["volumes"].append({"name": "claim", "persistentVolumeClaim": {"claimName": claim, "readOnly": True}})
     if settings.image_pull_secrets:
         pod["imagePullSecrets"] = [{"name": secret} for secret in settings.image_pull_secrets]
-    return pod
+    return {key: value for key, value in pod.items() if value != []}
 
 
-def _fetch_container(spec: ModelDeploymentSpec, settings: Settings) -> Object:
-    model = spec.model
+def _fetch_container(spec: ModelDeploymentSpec, model: Model, settings: Settings) -> Object:
     command = ["python", "-m", "modelyard_runtime.artifacts", model.uri, "--to", VOLUME_MOUNT]
-    for flag, value in (("--digest", model.digest), ("--format", model.format), ("--version", model.version)):
+    for flag, value in (
+        ("--digest", model.digest),
+        ("--format", model.format if spec.container is None else ANY_FORMAT),
+        ("--version", model.version),
+    ):
         if value is not None:
             command += [flag, value]
     if model.allow_pickle:
@@ -126,8 +167,11 @@ def _fetch_container(spec: ModelDeploymentSpec, settings: Settings) -> Object:
             # A key that is no proper name of a variable: `envFrom` of older Kubernetes leaves it out.
             key = {"name": secret, "key": ".dockerconfigjson", "optional": True}
             container["env"] = [{"name": str(Env.DOCKER_CONFIG_JSON), "valueFrom": {"secretKeyRef": key}}]
+    if spec.container is not None:
+        user = {key: value for key, value in pod_security().items() if key.startswith("runAs")}
+        container["securityContext"] = {**CONTAINER_SECURITY, **user}
     # Costs the pod nothing (a pod asks for the larger of the two), and quotas refuse containers that name none.
-    return container | _resources(spec)
+    return container | resources(spec)
 
 
 def _runtime_container(name: str, spec: ModelDeploymentSpec, settings: Settings) -> Object:
@@ -146,9 +190,9 @@ def _runtime_container(name: str, spec: ModelDeploymentSpec, settings: Settings)
         Env.WARMUP_REQUESTS: str(serving.warmup.requests),
         Env.DRAIN_DELAY: _number(parse_duration(serving.drain_delay)),
     }
-    if spec.model.allow_pickle:
+    if spec.model is not None and spec.model.allow_pickle:
         env[Env.ALLOW_PICKLE] = "true"
-    if spec.model.parameters.batchable is not None:
+    if spec.model is not None and spec.model.parameters.batchable is not None:
         env[Env.BATCHABLE] = "true" if spec.model.parameters.batchable else "false"
     if serving.workers > 1:
         env[Env.WORKERS] = str(serving.workers)
@@ -163,9 +207,9 @@ def _runtime_container(name: str, spec: ModelDeploymentSpec, settings: Settings)
             {"name": "grpc", "containerPort": GRPC_PORT, "protocol": "TCP"},
         ],
         # A model may load for as long as the rollout's deadline allows; the other probes begin when this one is green.
-        "startupProbe": _probe(PATH_SERVING, period=1, failures=_deadline(spec)),
-        "readinessProbe": _probe(PATH_SERVING, period=2, failures=2),
-        "livenessProbe": _probe(PATH_LIVE, period=10, failures=3),
+        "startupProbe": probe(PATH_SERVING, period=1, failures=_deadline(spec)),
+        "readinessProbe": probe(PATH_SERVING, period=2, failures=2),
+        "livenessProbe": probe(PATH_LIVE, period=10, failures=3),
         "volumeMounts": [
             {"name": "model", "mountPath": VOLUME_MOUNT, "readOnly": True},
             {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - the container's own
@@ -173,7 +217,7 @@ def _runtime_container(name: str, spec: ModelDeploymentSpec, settings: Settings)
         "securityContext": CONTAINER_SECURITY,
         "terminationMessagePolicy": "FallbackToLogsOnError",
     }
-    return container | _resources(spec)
+    return container | resources(spec)
 
 
 def _tracing(name: str, settings: Settings) -> list[Object]:
@@ -188,19 +232,6 @@ def _tracing(name: str, settings: Settings) -> list[Object]:
         *({"name": key, "valueFrom": {"fieldRef": {"fieldPath": path}}} for key, path in fields.items()),
         *({"name": key, "value": value} for key, value in sorted(variables.items())),
     ]
-
-
-def _resources(spec: ModelDeploymentSpec) -> Object:
-    return {"resources": spec.resources.model_dump(by_alias=True)} if spec.resources else {}
-
-
-def _probe(path: str, *, period: int, failures: int) -> Object:
-    return {
-        "httpGet": {"path": path, "port": "http"},
-        "periodSeconds": period,
-        "timeoutSeconds": 5,
-        "failureThreshold": failures,
-    }
 
 
 def _number(value: float) -> str:

@@ -141,7 +141,8 @@ async def _observe_models(cluster: Cluster, namespace: str, spec: ABTestSpec) ->
         available = condition_of(obj, "Available")
         models.available[name] = available is not None and available["status"] == "True"
         models.versions[name] = obj.get("status", {}).get("model", {}).get("version")
-    served = {name: served_name(name, model) for name, model in models.specs.items()}
+    # Which names a container of a user's own answers to is not known here.
+    served = {name: served_name(name, model) for name, model in models.specs.items() if model.container is None}
     if len(set(served.values())) > 1:
         listing = ", ".join(f"{name} serves {model}" for name, model in served.items())
         raise Blocked(

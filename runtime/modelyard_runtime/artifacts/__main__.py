@@ -56,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("uri", help="file, pvc, https, s3, gs, az, hf or oci:// (docs/storage.md)")
     parser.add_argument("--to", type=Path, default=Path(VOLUME_MOUNT), help="the folder to fill (default: %(default)s)")
     parser.add_argument("--digest", default=None, help="sha256:<hex>; another content is refused")
-    parser.add_argument("--format", default=None, help="default: found from the files")
+    parser.add_argument("--format", default=None, help="default: found from the files; any: for another server")
     parser.add_argument("--version", default=None, help="default: the first 12 hex digits of the digest")
     parser.add_argument("--allow-pickle", action="store_true", help="take formats that run the artifact's own code")
     parser.add_argument("--claim-root", type=Path, default=Path(PVC_MOUNT), help="where the claim of a pvc:// uri is")

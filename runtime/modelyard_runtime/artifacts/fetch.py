@@ -19,7 +19,7 @@ from modelyard_runtime.artifacts.oci import fetch_image
 from modelyard_runtime.artifacts.transfer import Transfer
 from modelyard_runtime.artifacts.unpack import is_archive, unpack
 from modelyard_runtime.artifacts.uri import ArtifactURI, parse_uri
-from modelyard_runtime.contract import PVC_MOUNT, FetchReport
+from modelyard_runtime.contract import ANY_FORMAT, PVC_MOUNT, FetchReport
 from modelyard_runtime.errors import AccessDenied, LoadFailed, StartupFailure
 from modelyard_runtime.formats.detect import detect
 
@@ -46,8 +46,8 @@ def fetch(
 
     A second call gives the same result: the earlier files are replaced, and at no moment is there an artifact.json
     beside files that it does not describe. `digest` (sha256:<hex>) refuses another content; `format` skips finding
-    it; `version` defaults to the digest's first 12 hex digits; `claim_root` is where the claim of a pvc:// uri is
-    mounted; `allow_pickle` takes formats that run code;
+    it, and `any` takes files that another server reads; `version` defaults to the digest's first 12 hex digits;
+    `claim_root` is where the claim of a pvc:// uri is mounted; `allow_pickle` takes formats that run code;
     `max_bytes` bounds what is fetched and, again, what is unpacked; `environ` holds credentials and endpoints
     (docs/storage.md). Raises a StartupFailure for whatever can go wrong.
     """
@@ -63,9 +63,10 @@ def fetch(
             )
             check_digest(actual, digest, uri)
             _unpack(staging, single, max_bytes)
-            found = detect(staging / ARTIFACT_DIR, format or "", allow_pickle=allow_pickle)
+            if format != ANY_FORMAT:
+                format = detect(staging / ARTIFACT_DIR, format or "", allow_pickle=allow_pickle).format
             report = FetchReport(
-                uri=uri, digest=actual, format=found.format, version=version or default_version(actual), bytes=size
+                uri=uri, digest=actual, format=format, version=version or default_version(actual), bytes=size
             )
             _replace(directory, staging)
             write_report(directory, report)

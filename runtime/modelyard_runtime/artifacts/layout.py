@@ -8,12 +8,11 @@ from pathlib import Path
 
 import orjson
 
-from modelyard_runtime.contract import FetchReport
+from modelyard_runtime.contract import ARTIFACT_DIR, FetchReport
 from modelyard_runtime.errors import ArtifactNotFound, LoadFailed
 
 __all__ = ["ARTIFACT_DIR", "REPORT_FILE", "read_report", "write_report"]
 
-ARTIFACT_DIR = "artifact"
 REPORT_FILE = "artifact.json"
 
 

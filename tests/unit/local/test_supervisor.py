@@ -180,6 +180,43 @@ async def test_the_last_words_are_those_of_the_last_run(folder: Path) -> None:
     assert message == "run 1"
 
 
+async def test_an_image_without_a_command_is_told_what_to_do(folder: Path) -> None:
+    """One machine runs no images: a container of a user's own needs the command that this machine is to run."""
+    async with rig(folder) as world:
+        world.store.put(deployment("web", {"name": "runtime", "image": "registry.example/server:1"}))
+
+        def said() -> set[str]:
+            states = [
+                status[field]
+                for pod in world.pods("web")
+                for status in pod.get("status", {}).get("containerStatuses", [])
+                for field in ("state", "lastState")
+            ]
+            return {state["terminated"]["message"] for state in states if "terminated" in state}
+
+        (message,) = await eventually_async(said)
+
+    assert message == "one machine runs no images: give the command in spec.container.command"
+
+
+async def test_an_open_port_is_ready_and_a_sleep_comes_before_sigterm(folder: Path) -> None:
+    """What a container of a user's own gets: a probe of its port, and time in which routers forget it."""
+    probe = {"tcpSocket": {"port": "http"}, "periodSeconds": 1, "failureThreshold": 60}
+    main = container() | {"startupProbe": probe, "readinessProbe": probe}
+    main["lifecycle"] = {"preStop": {"sleep": {"seconds": 600}}}
+    async with rig(folder) as world:
+        world.store.put(deployment("web", main, terminationGracePeriodSeconds=3))
+        await eventually_async(lambda: world.rolled_out("web"))
+        (pod,) = world.ready("web")
+        key = Key("Pod", "default", pod["metadata"]["name"])
+        world.store.remove(key)
+        # SIGTERM would end it at once: that it still answers is the sleep's doing.
+        status, _ = await http_get(pod["status"]["podIP"], 8080, "/")
+        await eventually_async(lambda: world.store.find(key) is None)
+
+    assert status == 200
+
+
 async def test_a_sidecar_starts_before_and_ends_after(folder: Path) -> None:
     """Its startup probe holds the others back; the preStop hook of another container still reaches it."""
     note = (

@@ -100,6 +100,16 @@ def test_the_service_account_is_the_one_that_is_named() -> None:
     assert _template(serviceAccountName="reader")["spec"]["serviceAccountName"] == "reader"
 
 
+def test_a_container_of_a_users_own_is_named_in_one_place() -> None:
+    container = {"image": "server:1"}
+
+    with pytest.raises(InvalidManifest, match=r"containers\[runtime\].image: set spec.container.image"):
+        _template(_runtime(image="mine:2"), container=container)
+
+    template = _template(_runtime(livenessProbe={"tcpSocket": {"port": "http"}}), container=container)
+    assert _container(template)["livenessProbe"] == {"tcpSocket": {"port": "http"}}
+
+
 def _fetch(**fields: Any) -> Object:
     return {"spec": {"initContainers": [{"name": "fetch", **fields}]}}
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
-from manifest_cases import AUTOSCALED, FULL, abtest, model_deployment
+from manifest_cases import AUTOSCALED, CONTAINER, CONTAINER_ALONE, FULL, abtest, model_deployment
 from modelyard_operator.api.abtest import ABTestSpec
 from modelyard_operator.api.modeldeployment import ModelDeploymentSpec
 from modelyard_operator.experiment.buckets import Segment
@@ -54,11 +54,15 @@ def _cases() -> dict[str, list[Object]]:
         "model-minimal": _model(model_deployment()),
         "model-full": _model(FULL),
         "model-autoscaled": _model(AUTOSCALED),
+        "container": _model(CONTAINER),
+        "container-alone": _model(CONTAINER_ALONE),
         "router": router,
     }
 
 
-@pytest.mark.parametrize("name", ["model-minimal", "model-full", "model-autoscaled", "router"])
+@pytest.mark.parametrize(
+    "name", ["model-minimal", "model-full", "model-autoscaled", "container", "container-alone", "router"]
+)
 def test_whole_objects(name: str) -> None:
     expected = list(yaml.safe_load_all((RENDERED / f"{name}.yaml").read_text()))
 
@@ -114,6 +118,23 @@ def test_more_than_one_pod_gets_a_disruption_budget(replicas: int | None, kinds:
     manifest = model_deployment() if replicas is None else model_deployment(replicas=replicas)
 
     assert {child["kind"] for child in _model(manifest)} - {"Service", "Deployment"} == kinds
+
+
+def test_routers_find_a_container_by_its_own_port_and_readiness() -> None:
+    owner = _owner(abtest())
+    spec = ABTestSpec.parse(owner["spec"])
+    models = {
+        "churn": ModelDeploymentSpec.parse(CONTAINER["spec"]),
+        "churn-gbm": ModelDeploymentSpec.parse(CONTAINER_ALONE["spec"]),
+    }
+    buckets = (Segment("current", 9000), Segment("gbm", 1000))
+
+    config = router_config(owner, spec, models, buckets=buckets, epoch=1, settings=SETTINGS)
+
+    assert [(upstream.port, upstream.health_path) for upstream in config.upstreams] == [
+        (8000, "/v2/health/ready"),
+        (8080, None),
+    ]
 
 
 def test_credentials_reach_the_init_container_and_no_other() -> None:

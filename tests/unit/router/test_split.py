@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 import xxhash
 from modelyard_operator.experiment.buckets import next_map
+from modelyard_operator.manifests.envoy import Upstream
 from modelyard_runtime.contract import ROUTER_HTTP_PORT, ROUTER_READY_PATH
 from waiting import eventually_async
 
@@ -31,6 +32,19 @@ async def test_every_key_gets_the_owner_of_its_bucket_from_every_instance(world:
     for of_pod in answers:
         assert {key: answer.variant for key, answer in of_pod.items()} == expected
         assert {key: answer.body["variant"] for key, answer in of_pod.items()} == expected
+
+
+async def test_a_server_that_knows_no_health_gets_requests_while_its_port_is_open(world: World) -> None:
+    first, second = await world.model("a"), await world.model("a")
+    second.ready = False
+    upstream = Upstream("a", first.host, ROUTER_HTTP_PORT, 20.0, health_path=None)
+    pod = await world.router(world.config(next_map((), {"a": 1}), upstreams=(upstream,)))
+
+    async def both() -> bool:
+        await world.ask_all(pod, KEYS[:20])
+        return first.requests > 0 and second.requests > 0
+
+    await eventually_async(both)
 
 
 async def test_keys_are_bytes_whatever_they_spell(world: World) -> None:

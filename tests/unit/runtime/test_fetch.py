@@ -48,6 +48,17 @@ def test_a_folder_arrives_with_its_report(source: Path, tmp_path: Path) -> None:
     assert (tmp_path / "volume" / "artifact" / "notes" / "read me.txt").read_text() == "hello"
 
 
+def test_files_for_another_server_need_no_format(tmp_path: Path) -> None:
+    files = tmp_path / "files"
+    files.mkdir()
+    (files / "weights.gguf").write_bytes(b"any bytes")
+
+    report = fetch(f"file://{files}", tmp_path / "to", format="any")
+
+    assert (report.format, report.bytes) == ("any", 9)
+    assert (tmp_path / "to/artifact/weights.gguf").read_bytes() == b"any bytes"
+
+
 def test_a_single_file_has_the_digest_of_its_bytes(source: Path, tmp_path: Path) -> None:
     expected = subprocess.run(["sha256sum", source / "model.json"], capture_output=True, text=True, check=True)
 
