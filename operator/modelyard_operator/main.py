@@ -55,6 +55,8 @@ class Config:
                 image_pull_policy=env.get("MODELYARD_IMAGE_PULL_POLICY", "IfNotPresent"),
                 image_pull_secrets=_listed(env, "MODELYARD_IMAGE_PULL_SECRETS"),
                 cluster_domain=env.get("MODELYARD_CLUSTER_DOMAIN", "cluster.local"),
+                fixed_user=env.get("MODELYARD_FIXED_USER", "true") == "true",
+                **_router_resources(env, "MODELYARD_ROUTER_RESOURCES"),
                 router_replicas=_integer(env, "MODELYARD_ROUTER_REPLICAS", 2),
                 router_concurrency=_integer(env, "MODELYARD_ROUTER_CONCURRENCY", 1),
                 tracing=_tracing(env, "MODELYARD_TRACING"),
@@ -86,6 +88,15 @@ def _tracing(env: Mapping[str, str], name: str) -> dict[str, str]:
     ):
         raise ConfigError(wanted)
     return variables
+
+
+def _router_resources(env: Mapping[str, str], name: str) -> dict[str, Any]:
+    """Return the settings that a JSON object `{"envoy": ..., "sidecar": ...}` gives; the rest keeps its defaults."""
+    try:
+        given = json.loads(env.get(name) or "{}")
+        return {f"{part}_resources": dict(given[part]) for part in ("envoy", "sidecar") if part in given}
+    except (ValueError, TypeError):
+        raise ConfigError(f"{name} must be a JSON object of the containers' resources") from None
 
 
 def _integer(env: Mapping[str, str], name: str, default: int) -> int:

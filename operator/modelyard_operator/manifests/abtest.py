@@ -157,7 +157,7 @@ def _pod_spec(name: str, settings: Settings) -> Object:
         "topologySpreadConstraints": spread(COMPONENT_ROUTER, name),
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        "securityContext": pod_security(),
+        "securityContext": pod_security(fixed_user=settings.fixed_user),
     }
     if settings.image_pull_secrets:
         pod["imagePullSecrets"] = [{"name": secret} for secret in settings.image_pull_secrets]
@@ -187,7 +187,7 @@ def _sidecar(settings: Settings) -> Object:
             {"name": "run", "mountPath": ROUTER_RUN_MOUNT},
             {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - the container's own
         ],
-        "resources": {"requests": {"cpu": "20m", "memory": "48Mi"}},
+        "resources": settings.sidecar_resources,
         "securityContext": CONTAINER_SECURITY,
     }
 
@@ -212,6 +212,6 @@ def _envoy(settings: Settings) -> Object:
             {"name": "run", "mountPath": ROUTER_RUN_MOUNT},
             {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - the container's own
         ],
-        "resources": {"requests": {"cpu": "50m", "memory": "64Mi"}},
+        "resources": settings.envoy_resources,
         "securityContext": CONTAINER_SECURITY,
     }

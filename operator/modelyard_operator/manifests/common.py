@@ -53,13 +53,15 @@ CONTAINER_SECURITY: Object = {
 }
 
 
-def pod_security() -> Object:
-    """Return the pod's security context: what the `restricted` Pod Security Standard asks for."""
+def pod_security(*, fixed_user: bool) -> Object:
+    """Return the pod's security context: what the `restricted` Pod Security Standard asks for.
+
+    Without a fixed user the ids are left to the cluster, as OpenShift's `restricted-v2` wants it.
+    """
+    ids = dict.fromkeys(("runAsUser", "runAsGroup", "fsGroup"), _USER) if fixed_user else {}
     return {
         "runAsNonRoot": True,
-        "runAsUser": _USER,
-        "runAsGroup": _USER,
-        "fsGroup": _USER,
+        **ids,
         "fsGroupChangePolicy": "OnRootMismatch",
         "seccompProfile": {"type": "RuntimeDefault"},
     }

@@ -41,7 +41,6 @@ from modelyard_operator.manifests.settings import Settings
 __all__ = ["FETCH_CONTAINER", "RUNTIME_CONTAINER", "render_model_deployment", "served_name"]
 
 _GRACE_MARGIN = 10.0
-_SECURITY_OF_ANY_USER = ("fsGroup", "fsGroupChangePolicy", "seccompProfile")
 
 
 def served_name(name: str, spec: ModelDeploymentSpec) -> str:
@@ -106,6 +105,7 @@ def _pod_template(owner: Object, spec: ModelDeploymentSpec, settings: Settings) 
 def _pod_spec(name: str, spec: ModelDeploymentSpec, settings: Settings) -> Object:
     drain = parse_duration(spec.serving.drain_delay)
     timeout = parse_duration(spec.serving.limits.timeout)
+    security = pod_security(fixed_user=settings.fixed_user)
     pod: Object = {
         "initContainers": [],
         "containers": [],
@@ -115,7 +115,7 @@ def _pod_spec(name: str, spec: ModelDeploymentSpec, settings: Settings) -> Objec
         "serviceAccountName": spec.service_account_name,
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        "securityContext": pod_security(),
+        "securityContext": security,
         "topologySpreadConstraints": spread(COMPONENT_RUNTIME, name),
     }
     if spec.container is None:
@@ -123,7 +123,7 @@ def _pod_spec(name: str, spec: ModelDeploymentSpec, settings: Settings) -> Objec
     else:
         pod["containers"] = [own_container(spec, spec.container, deadline=_deadline(spec))]
         # Images of others run as the user that they name.
-        pod["securityContext"] = {key: pod_security()[key] for key in _SECURITY_OF_ANY_USER}
+        pod["securityContext"] = {key: value for key, value in security.items() if not key.startswith("runAs")}
     if spec.model is not None:
         pod["initContainers"] = [_fetch_container(spec, spec.model, settings)]
         pod["volumes"] += [{"name": "model", "emptyDir": {}}, {"name": "tmp", "emptyDir": {}}]
@@ -168,7 +168,9 @@ def _fetch_container(spec: ModelDeploymentSpec, model: Model, settings: Settings
             key = {"name": secret, "key": ".dockerconfigjson", "optional": True}
             container["env"] = [{"name": str(Env.DOCKER_CONFIG_JSON), "valueFrom": {"secretKeyRef": key}}]
     if spec.container is not None:
-        user = {key: value for key, value in pod_security().items() if key.startswith("runAs")}
+        user = {
+            key: value for key, value in pod_security(fixed_user=settings.fixed_user).items() if key.startswith("runAs")
+        }
         container["securityContext"] = {**CONTAINER_SECURITY, **user}
     # Costs the pod nothing (a pod asks for the larger of the two), and quotas refuse containers that name none.
     return container | resources(spec)

@@ -32,11 +32,24 @@ class Settings:
     cluster_domain: str = "cluster.local"
     """The DNS suffix of Services; routers ask for full names, so that a resolver's search list costs nothing."""
 
+    fixed_user: bool = True
+    """Whether pods name a user id of ours; OpenShift gives each namespace ids of its own, and refuses others."""
+
     router_replicas: int = 2
     """Pods of each router: two, so that the loss of a node does not stop a test."""
 
     router_concurrency: int = 1
     """Envoy's worker threads in each router pod."""
+
+    envoy_resources: Mapping[str, Mapping[str, str | int]] = field(
+        default_factory=lambda: {"requests": {"cpu": "50m", "memory": "64Mi"}}
+    )
+    """Requests and limits of Envoy in each router pod."""
+
+    sidecar_resources: Mapping[str, Mapping[str, str | int]] = field(
+        default_factory=lambda: {"requests": {"cpu": "20m", "memory": "48Mi"}}
+    )
+    """Requests and limits of the sidecar beside it."""
 
     tracing: Mapping[str, str] = field(default_factory=dict)
     """Variables of OpenTelemetry's SDK (OTEL_*) for model pods; without any, they export no traces."""

@@ -136,6 +136,29 @@ def test_the_pod_meets_the_restricted_pod_security_standard(chart: Chart) -> Non
     assert all("hostPort" not in port for port in rendered.container["ports"])
 
 
+def test_the_users_can_be_left_to_the_cluster(chart: Chart) -> None:
+    rendered = chart.render(podSecurity={"fixedUser": False})
+
+    security = rendered.pod["spec"]["securityContext"]
+    assert not {"runAsUser", "runAsGroup", "fsGroup"} & set(security)
+    assert security["runAsNonRoot"] is True
+    assert Config.from_env(chart.defaults.env).settings.fixed_user
+    assert not Config.from_env(rendered.env).settings.fixed_user
+
+
+def test_the_routers_get_their_resources(chart: Chart) -> None:
+    defaults = Config.from_env(chart.defaults.env).settings
+    changed = chart.render(router={"resources": {"envoy": {"requests": None, "limits": {"memory": "1Gi"}}}})
+
+    assert (defaults.envoy_resources, defaults.sidecar_resources) == (
+        {"requests": {"cpu": "50m", "memory": "64Mi"}},
+        {"requests": {"cpu": "20m", "memory": "48Mi"}},
+    )
+    settings = Config.from_env(changed.env).settings
+    assert settings.envoy_resources == {"limits": {"memory": "1Gi"}}
+    assert settings.sidecar_resources == defaults.sidecar_resources
+
+
 def test_one_operator_at_a_time(chart: Chart) -> None:
     [deployment] = chart.defaults.of_kind("Deployment")
 

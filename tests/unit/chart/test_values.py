@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
+from modelyard_runtime.contract import SCHEMES
 
 from .harness import Chart
 
@@ -26,6 +27,8 @@ OTHER_VALUES: dict[str, Any] = {
     "envoy.image": "",
     "router.replicas": 5,
     "router.concurrency": 2,
+    "router.resources": {"envoy": {"limits": {"memory": "256Mi"}}},
+    "podSecurity.fixedUser": False,
     "tracing.env": {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector.observability.svc:4318"},
     "watchNamespaces": ["a", "b"],
     "clusterDomain": "example.internal",
@@ -81,6 +84,8 @@ WRONG_VALUES: dict[str, tuple[dict[str, Any], str]] = {
     "log-level": ({"logLevel": "verbose"}, "/logLevel"),
     "text-for-true": ({"crds": {"keep": "yes"}}, "/crds/keep"),
     "resources": ({"resources": {"memory": "1Gi"}}, "/resources"),
+    "router-resources": ({"router": {"resources": {"envoy": {"memory": "1Gi"}}}}, "/router/resources/envoy"),
+    "fixed-user-as-text": ({"podSecurity": {"fixedUser": "no"}}, "/podSecurity/fixedUser"),
     "label-value": ({"podLabels": {"a": 1}}, "/podLabels/a"),
     "the-charts-own-variable": ({"extraEnv": [{"name": "MODELYARD_PORT", "value": "1"}]}, "/extraEnv/0/name"),
     "a-variable-without-name": ({"extraEnv": [{"value": "1"}]}, "/extraEnv/0"),
@@ -159,6 +164,7 @@ def test_the_notes_say_what_to_do_next(chart: Chart) -> None:
     assert "kubectl -n modelyard-system rollout status deployment/modelyard-operator" in notes
     assert "kubectl -n team-a apply" in notes
     assert "modelyard.dev/v1alpha1" in notes
+    assert [scheme for scheme in SCHEMES if f"{scheme}://" not in notes] == ["file"]  # that one is in the image
     assert "deletes every" not in notes
 
 

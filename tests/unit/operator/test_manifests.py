@@ -137,6 +137,14 @@ def test_routers_find_a_container_by_its_own_port_and_readiness() -> None:
     ]
 
 
+@pytest.mark.parametrize("manifest", [model_deployment(), CONTAINER], ids=["ours", "container"])
+def test_users_and_groups_can_be_left_to_the_cluster(manifest: Object) -> None:
+    template = _model(manifest, replace(SETTINGS, fixed_user=False))[-1]["spec"]["template"]
+
+    assert "65532" in str(_model(manifest)[-1]["spec"]["template"])
+    assert "65532" not in str(template)
+
+
 def test_credentials_reach_the_init_container_and_no_other() -> None:
     model = {"uri": "oci://registry.example.com/churn:4", "credentials": {"secretName": "pull"}}
     pod = _model(model_deployment(model=model))[-1]["spec"]["template"]["spec"]
