@@ -65,6 +65,10 @@ class LocalCluster:
         """Delete the object with this uid and its dependents; a vanished one is not an error."""
         self._store.remove(Key(kind, namespace, name), uid)
 
+    async def other_operator(self, _obj: Object) -> str | None:
+        """Return None: nobody else has this store."""
+        return None
+
     async def router_state(self, pod: Object) -> Object | None:
         """Ask a router pod what Envoy has acknowledged: `{"version", "error"}`; None while it does not answer."""
         host = pod.get("status", {}).get("podIP")

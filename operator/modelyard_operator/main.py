@@ -6,7 +6,9 @@ import asyncio
 import json
 import logging
 import os
+import secrets
 import signal
+import socket
 from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,6 +18,7 @@ import aiohttp
 
 from modelyard_operator.kube.cluster import KubeCluster
 from modelyard_operator.kube.connection import connect
+from modelyard_operator.kube.lease import Lease, LeaseLost
 from modelyard_operator.manifests.settings import Settings
 from modelyard_operator.metrics import Metrics, serve_health
 from modelyard_operator.reconcile.controller import Controller
@@ -39,6 +42,9 @@ class Config:
     """Where /metrics and /healthz listen."""
 
     workers: int
+
+    lease_namespace: str
+    """Where the Lease is by which one of the installation's operators works."""
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Config:
@@ -64,6 +70,7 @@ class Config:
             namespaces=_listed(env, "MODELYARD_NAMESPACES"),
             port=_integer(env, "MODELYARD_PORT", 8080),
             workers=_integer(env, "MODELYARD_WORKERS", 8),
+            lease_namespace=env.get("MODELYARD_LEASE_NAMESPACE") or "default",
         )
 
 
@@ -117,13 +124,17 @@ async def run_operator(config: Config) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     metrics = Metrics()
     async with connect(metrics.requested) as connection, aiohttp.ClientSession() as http:
-        cluster = KubeCluster(connection, http, config.namespaces)
+        cluster = KubeCluster(connection, http, config.namespaces, installation=config.lease_namespace)
         controller = Controller(cluster, config.settings, _now, workers=config.workers)
         metrics.watch_queue(controller.queue.depth)
         controller.observe(metrics)
+        lease = Lease(connection, config.lease_namespace, f"{socket.gethostname()}-{secrets.token_hex(4)}")
         health = await serve_health(metrics, controller.queue.oldest_seconds, "0.0.0.0", config.port)  # noqa: S104 - probes come from outside the pod
         try:
-            await _until(stop, cluster.run(controller.on_event), _reconcile(cluster, controller))
+            # Whoever stands by reads nothing: to list when the turn comes takes seconds, to watch all the time memory.
+            await _until(stop, lease.acquire())
+            if not stop.is_set():
+                await _until(stop, lease.hold(), cluster.run(controller.on_event), _reconcile(cluster, controller))
         finally:
             await health.cleanup()
 
@@ -134,7 +145,7 @@ async def _reconcile(cluster: KubeCluster, controller: Controller) -> None:
 
 
 async def _until(stop: asyncio.Event, *work: Coroutine[Any, Any, None]) -> None:
-    """Run until `stop`; what dies before takes everything down with it, loudly."""
+    """Run until `stop`, or until one of these ends; what dies takes everything down with it, loudly."""
     tasks = [asyncio.ensure_future(coroutine) for coroutine in work]
     waiting = asyncio.ensure_future(stop.wait())
     try:
@@ -156,7 +167,10 @@ def main() -> None:
         config = Config.from_env(os.environ)
     except ConfigError as error:
         raise SystemExit(f"error: {error}") from None
-    asyncio.run(run_operator(config))
+    try:
+        asyncio.run(run_operator(config))
+    except LeaseLost as error:
+        raise SystemExit(f"error: {error}; starting anew") from None
 
 
 if __name__ == "__main__":

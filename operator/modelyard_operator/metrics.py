@@ -35,6 +35,10 @@ class Metrics:
         self._reconciles.labels(kind, result).inc()
         self._seconds.labels(kind).observe(seconds)
 
+    def stood_back(self, kind: str) -> None:
+        """Count one reconcile that was left to another installation."""
+        self._reconciles.labels(kind, "other_operator").inc()
+
     def requested(self, verb: str, kind: str) -> None:
         """Count one request to the API server."""
         self._requests.labels(verb, kind).inc()

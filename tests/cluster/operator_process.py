@@ -22,7 +22,15 @@ Object = dict[str, Any]
 class OperatorProcess:
     """Runs the operator against a control plane, outside of it, until the block ends."""
 
-    def __init__(self, kubeconfig: Path, log: Path, *, namespaces: str = "") -> None:
+    def __init__(
+        self,
+        kubeconfig: Path,
+        log: Path,
+        *,
+        namespaces: str = "",
+        lease_namespace: str = "default",
+        runtime_image: str = "modelyard/runtime:test",
+    ) -> None:
         self.log = log
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
@@ -30,11 +38,12 @@ class OperatorProcess:
         self._env = {
             **os.environ,
             "KUBECONFIG": str(kubeconfig),
-            "MODELYARD_RUNTIME_IMAGE": "modelyard/runtime:test",
+            "MODELYARD_RUNTIME_IMAGE": runtime_image,
             "MODELYARD_ROUTER_IMAGE": "modelyard/router:test",
             "MODELYARD_ENVOY_IMAGE": "modelyard/envoy:test",
             "MODELYARD_NAMESPACES": namespaces,
             "MODELYARD_PORT": str(self.port),
+            "MODELYARD_LEASE_NAMESPACE": lease_namespace,
         }
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -54,6 +63,11 @@ class OperatorProcess:
         assert self._process is not None
         if self._process.poll() is None:
             self._process.send_signal(signal_number)
+        return self._process.wait(30)
+
+    def wait(self) -> int:
+        """Return the exit code of a process that stops by itself."""
+        assert self._process is not None
         return self._process.wait(30)
 
 

@@ -90,4 +90,9 @@ to say (kube/paths.py, reconcile/), and a test holds the two together.
 - apiGroups: [""]
   resources: [pods]
   verbs: [list, watch, patch]
+# Whether another installation that watches the same namespaces runs: then one stands back.
+- apiGroups: [coordination.k8s.io]
+  resources: [leases]
+  resourceNames: [modelyard-operator]
+  verbs: [get]
 {{- end -}}

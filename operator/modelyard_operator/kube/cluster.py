@@ -11,16 +11,20 @@ import aiohttp
 from modelyard_runtime.contract import ROUTER_SIDECAR_PORT, RouterPath
 
 from modelyard_operator.kube.connection import APPLY, JSON_PATCH, MERGE_PATCH, Conflict, Connection, NotFound
+from modelyard_operator.kube.lease import is_held
 from modelyard_operator.kube.ownership import applied_fields, has_field, owns, with_spec_taken_over, without_field
 from modelyard_operator.kube.paths import path_of, watched_kinds
 from modelyard_operator.kube.reflector import OnChange, Reflector
 from modelyard_operator.kube.store import FIELD_MANAGER, Store, trimmed
 from modelyard_operator.reconcile.verbs import Forbidden, Object, Rejected
 
-__all__ = ["ANNOTATION_APPLIED", "KubeCluster"]
+__all__ = ["ANNOTATION_APPLIED", "ANNOTATION_OPERATOR", "KubeCluster"]
 
 ANNOTATION_APPLIED = "modelyard.dev/applied"
 """On each child: the hash of what was applied, so that an operator that starts anew knows it."""
+
+ANNOTATION_OPERATOR = "modelyard.dev/operator"
+"""On each child: the namespace of the installation that applied it."""
 
 _ROUTER_TIMEOUT = aiohttp.ClientTimeout(total=2.0)
 _NO_VERSION = "1"
@@ -38,6 +42,7 @@ class KubeCluster:
         connection: to the API server.
         http: a session for asking router pods, which are no part of the API.
         namespaces: the namespaces to watch; none means all.
+        installation: the namespace of our Lease, which is put on each child.
     """
 
     def __init__(
@@ -45,7 +50,10 @@ class KubeCluster:
         connection: Connection,
         http: aiohttp.ClientSession,
         namespaces: Sequence[str] = (),
+        *,
+        installation: str = "",
     ) -> None:
+        self._installation = installation
         self._connection, self._http = connection, http
         self.store = Store()
         self._clusterwide = not namespaces
@@ -100,7 +108,7 @@ class KubeCluster:
         """Bring an object to what is given, by server-side apply; return it as far as it is kept."""
         kind, metadata = obj["kind"], obj["metadata"]
         key = (kind, metadata["namespace"], metadata["name"])
-        wanted = _marked(obj)
+        wanted = _marked(obj, self._installation)
         stored = self.store.get(*key)
         if stored is not None and _is_applied(stored, wanted):
             return stored
@@ -150,6 +158,13 @@ class KubeCluster:
             await self._connection.request("DELETE", path, verb="delete", kind=kind, body=options)
         except NotFound:
             return
+
+    async def other_operator(self, obj: Object) -> str | None:
+        """Return which other installation, of those whose Lease is renewed, applied an object; None when none did."""
+        holder = obj["metadata"].get("annotations", {}).get(ANNOTATION_OPERATOR, self._installation)
+        if holder == self._installation:
+            return None
+        return str(holder) if await is_held(self._connection, holder) else None
 
     async def router_state(self, pod: Object) -> Object | None:
         """Ask a router pod what Envoy has acknowledged; None while it does not answer."""
@@ -220,10 +235,12 @@ def _lets_go_of_replicas(stored: Object, wanted: Object) -> bool:
     return has_field(applied_fields(stored, FIELD_MANAGER), _REPLICAS)
 
 
-def _marked(obj: Object) -> Object:
-    """Return a copy that carries the hash of what it asks for."""
-    digest = hashlib.sha256(json.dumps(obj, sort_keys=True).encode()).hexdigest()[:16]
+def _marked(obj: Object, installation: str) -> Object:
+    """Return a copy that carries the hash of what it asks for, and who asks."""
+    digest = hashlib.sha256(json.dumps([obj, installation], sort_keys=True).encode()).hexdigest()[:16]
     annotations = {**obj["metadata"].get("annotations", {}), ANNOTATION_APPLIED: digest}
+    if installation:
+        annotations[ANNOTATION_OPERATOR] = installation
     return {**obj, "metadata": {**obj["metadata"], "annotations": annotations}}
 
 

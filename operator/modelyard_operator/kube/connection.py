@@ -47,10 +47,11 @@ class Connection:
     Args:
         api: a client that is configured for the cluster.
         observe: is told of each request's verb and kind.
+        agent: how the client calls itself.
     """
 
-    def __init__(self, api: ApiClient, observe: Callable[[str, str], None] = lambda _verb, _kind: None) -> None:
-        self._api = api
+    def __init__(self, api: ApiClient, observe: Callable[[str, str], None], agent: str) -> None:
+        self._api, self._agent = api, agent
         self._observe = observe
 
     async def request(
@@ -82,20 +83,19 @@ class Connection:
         self._observe(verb, kind)
         try:
             response = await self._send(method, path, query, body, content_type, timeout=_TIMEOUT)
-            text = await response.read()
-            status, answer = response.status, json.loads(text) if text else {}
+            status, answer = response.status, _answer(response.status, await response.read())
         except _FAILURES as error:
             raise Unavailable(f"the API server did not answer {method} {path}: {_words(error)}") from error
         return _checked(status, answer)
 
     async def watch(self, path: str, query: Mapping[str, str], *, kind: str, silence: float) -> AsyncGenerator[Object]:
-        """Yield watch events until the server ends the stream.
+        """Yield watch events until the server ends the stream, or is silent for long.
 
         Args:
             path: of a collection.
             query: parameters besides `watch`.
             kind: of the objects, for the metrics.
-            silence: seconds without a byte after which the connection counts as lost.
+            silence: seconds without a byte after which the stream counts as ended.
 
         Raises:
             NotFound, Forbidden, Rejected, Gone, Unavailable: as `request`.
@@ -108,12 +108,14 @@ class Connection:
             )
             async with response:
                 if response.status != 200:
-                    _checked(response.status, json.loads(await response.read() or b"{}"))
+                    _checked(response.status, _answer(response.status, await response.read()))
                 rest = b""
                 async for chunk in response.content.iter_any():  # lines may be longer than aiohttp's own limit
                     *lines, rest = (rest + chunk).split(b"\n")
                     for line in lines:
                         yield json.loads(line)
+        except aiohttp.SocketTimeoutError:
+            return  # nothing happened, or the connection is lost: to go on from the last version serves both
         except _FAILURES as error:
             raise Unavailable(f"the watch of {path} broke off: {_words(error)}") from error
 
@@ -127,7 +129,7 @@ class Connection:
         *,
         timeout: aiohttp.ClientTimeout,
     ) -> aiohttp.ClientResponse:
-        headers = {"Accept": "application/json", "Content-Type": content_type}
+        headers = {"Accept": "application/json", "Content-Type": content_type, "User-Agent": self._agent}
         for setting in (await self._api.configuration.auth_settings()).values():  # refreshes a token that expires
             if setting["value"]:
                 headers[setting["key"]] = setting["value"]
@@ -138,22 +140,34 @@ class Connection:
 
 
 @asynccontextmanager
-async def connect(observe: Callable[[str, str], None]) -> AsyncIterator[Connection]:
-    """Connect to the cluster that this process runs in, or to the kubeconfig's.
+async def connect(
+    observe: Callable[[str, str], None], *, kubeconfig: str | None = None, agent: str = "modelyard-operator"
+) -> AsyncIterator[Connection]:
+    """Connect to the cluster that this process runs in, or to the kubeconfig's ($KUBECONFIG unless one is given).
 
     Raises:
         ConfigException: neither is there, or the kubeconfig is not valid (`kubernetes.aio.config`).
     """
-    if os.environ.get("KUBERNETES_SERVICE_HOST"):
+    if kubeconfig is None and os.environ.get("KUBERNETES_SERVICE_HOST"):
         kube_config.load_incluster_config()
     else:
-        await kube_config.load_kube_config()
+        await kube_config.load_kube_config(config_file=kubeconfig)
     async with ApiClient() as api:
-        yield Connection(api, observe)
+        yield Connection(api, observe, agent)
 
 
 def _words(error: BaseException) -> str:
     return str(error) or type(error).__name__
+
+
+def _answer(status: int, text: bytes) -> Any:
+    """Return the JSON of an answer; of a refusal that is none (a path that is not served, a proxy's word) the text."""
+    try:
+        return json.loads(text) if text else {}
+    except ValueError:
+        if 200 <= status < 300:
+            raise
+        return text.decode(errors="replace").strip()
 
 
 def _checked(status: int, body: Any) -> Object:

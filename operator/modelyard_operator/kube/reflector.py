@@ -28,8 +28,8 @@ OnChange = Callable[[str, Object, bool], None]
 
 _PAGE = "250"
 _WATCH_SECONDS = 300
-_SILENCE_SECONDS = 90.0
-"""The server sends a bookmark about every minute: after this long the connection is lost, whatever TCP thinks."""
+_SILENCE_SECONDS = 50.0
+"""After this long without an event or a bookmark the connection may be lost, whatever TCP thinks: it is made anew."""
 _BACKOFF_FIRST = 0.5
 _BACKOFF_LIMIT = 15.0
 

@@ -13,6 +13,7 @@ __all__ = [
     "CHILD_KINDS",
     "NameConflict",
     "NamesakeLeaving",
+    "OtherOperator",
     "apply_children",
     "controller_of",
     "find_children",
@@ -28,6 +29,10 @@ class NameConflict(Exception):
 
 class NamesakeLeaving(Exception):
     """A child of a deleted namesake is still there: garbage collection will take it."""
+
+
+class OtherOperator(Exception):
+    """Another installation that watches this namespace takes care of the object: two would undo each other's work."""
 
 
 def controller_of(obj: Object) -> Object | None:
@@ -50,12 +55,16 @@ async def find_children(
     Raises:
         NameConflict: one of the names belongs to an object that is not ours.
         NamesakeLeaving: one belongs to a just-deleted custom resource of the same name.
+        OtherOperator: the first of them, which is made before the others, is another installation's.
     """
     namespace = owner["metadata"]["namespace"]
     live = await asyncio.gather(*(cluster.get(kind, namespace, name) for kind, name in keys))
     for obj in live:
         if obj is not None:
             await _check_ownership(cluster, owner, obj)
+    other = None if live[0] is None else await cluster.other_operator(live[0])
+    if other is not None:
+        raise OtherOperator(f"the operator in namespace {other} takes care of it")
     return {key: obj for key, obj in zip(keys, live, strict=True) if obj is not None}
 
 
@@ -83,9 +92,10 @@ async def apply_children(
 ) -> dict[tuple[str, str], Object]:
     """Apply the rendered objects, delete what was rendered once and is not now; return them live, by kind and name."""
     live: dict[tuple[str, str], Object] = {}
-    # Pods come last: where another has the name of a Service, nothing is started that nobody could reach.
-    for first in (True, False):
-        step = [child for child in rendered if (child["kind"] != "Deployment") is first]
+    # One is first: of two operators that see a new object, the one that makes it goes on. Pods come last: where another
+    # has the name of a Service, nothing is started that nobody could reach.
+    pods = [child for child in rendered[1:] if child["kind"] == "Deployment"]
+    for step in (rendered[:1], [child for child in rendered[1:] if child not in pods], pods):
         applied = await asyncio.gather(*(cluster.apply(child) for child in step))
         live |= {(child["kind"], child["metadata"]["name"]): obj for child, obj in zip(step, applied, strict=True)}
     await _prune(cluster, owner, kept={*live, *also_kept})

@@ -13,6 +13,7 @@ from modelyard_operator.api.kinds import CUSTOM_KINDS
 from modelyard_operator.manifests.common import COMPONENT_ROUTER, COMPONENT_RUNTIME, LABEL_COMPONENT, LABEL_NAME
 from modelyard_operator.manifests.settings import Settings
 from modelyard_operator.reconcile.abtest import reconcile_abtest
+from modelyard_operator.reconcile.children import OtherOperator
 from modelyard_operator.reconcile.conditions import StatusWriter
 from modelyard_operator.reconcile.context import Context
 from modelyard_operator.reconcile.modeldeployment import reconcile_model_deployment
@@ -22,6 +23,7 @@ from modelyard_operator.reconcile.verbs import Cluster, ClusterError, Object
 
 __all__ = ["Controller", "Key", "Observer"]
 
+_OTHER_SECONDS = 15.0
 _KIND_OF = {COMPONENT_RUNTIME: "ModelDeployment", COMPONENT_ROUTER: "ABTest"}
 _RECONCILERS = {"ModelDeployment": reconcile_model_deployment, "ABTest": reconcile_abtest}
 
@@ -43,6 +45,10 @@ class Observer(Protocol):
 
     def reconciled(self, kind: str, result: str, seconds: float) -> None:
         """Take note of one reconcile: `result` is ok, retry or error."""
+        ...
+
+    def stood_back(self, kind: str) -> None:
+        """Take note that an object was left to the operator of another installation."""
         ...
 
 
@@ -67,6 +73,7 @@ class Controller:
         self._context = Context(cluster, settings, now, self._status, self._routers)
         self._observer: Observer | None = None
         self._log = logger or logging.getLogger("modelyard.operator")
+        self._said: set[str] = set()
         self._tests_of: dict[Key, frozenset[Key]] = {}  # ABTest -> the ModelDeployments it names
         self.queue: WorkQueue[Key] = WorkQueue(self._work, workers=workers)
 
@@ -137,7 +144,15 @@ class Controller:
             if key.kind == "ABTest":
                 self._routers.forget(key.namespace, key.name)
             return None  # owner references delete the children
-        return await _RECONCILERS[key.kind](self._context, owner)
+        try:
+            return await _RECONCILERS[key.kind](self._context, owner)
+        except OtherOperator as error:
+            if self._observer is not None:
+                self._observer.stood_back(key.kind)
+            if str(error) not in self._said:
+                self._said.add(str(error))
+                self._log.warning("%s: OtherOperator: %s, and this one stands back from all that is so", key, error)
+            return _OTHER_SECONDS
 
     def _report(self, key: Key, result: str, started: float) -> None:
         if self._observer is not None:

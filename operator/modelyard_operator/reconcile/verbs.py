@@ -66,6 +66,10 @@ class Cluster(Protocol):
         """Delete the object with this uid, its dependents in the background; a vanished one is not an error."""
         ...
 
+    async def other_operator(self, obj: Object) -> str | None:
+        """Return which other installation, of those that run, takes care of an object; None when none does."""
+        ...
+
     async def router_state(self, pod: Object) -> Object | None:
         """Ask a router pod what Envoy has acknowledged: `{"version", "error"}`; None while it does not answer."""
         ...

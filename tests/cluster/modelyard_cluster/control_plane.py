@@ -283,7 +283,7 @@ class ControlPlane:
         if self.audit_log is not None:
             policy = self.state_dir / "audit-policy.yaml"
             policy.write_text("apiVersion: audit.k8s.io/v1\nkind: Policy\nrules:\n- level: Metadata\n")
-            argv += ["--audit-policy-file", policy, "--audit-log-path", self.audit_log]
+            argv += ["--audit-policy-file", policy, "--audit-log-path", self.audit_log, "--audit-log-maxsize", "4096"]
         return self._processes.start("kube-apiserver", argv, prefix=here.prefix)
 
     def _start_manager(self, program: Path) -> Component:

@@ -159,11 +159,11 @@ def test_the_routers_get_their_resources(chart: Chart) -> None:
     assert settings.sidecar_resources == defaults.sidecar_resources
 
 
-def test_one_operator_at_a_time(chart: Chart) -> None:
+def test_one_operator_works_and_one_stands_by(chart: Chart) -> None:
     [deployment] = chart.defaults.of_kind("Deployment")
 
-    assert deployment["spec"]["replicas"] == 1
-    assert deployment["spec"]["strategy"] == {"type": "Recreate"}
+    assert deployment["spec"]["replicas"] == 2
+    assert "strategy" not in deployment["spec"]
 
 
 def test_probes_and_metrics_ask_where_the_operator_listens(chart: Chart) -> None:

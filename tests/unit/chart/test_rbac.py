@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from modelyard_operator.api.kinds import API_GROUP, CUSTOM_KINDS
+from modelyard_operator.kube.lease import LEASE_NAME
 from modelyard_operator.kube.paths import collection_path, watched_kinds
 from modelyard_operator.reconcile.children import CHILD_KINDS
 
@@ -37,7 +38,7 @@ def rights(role: dict[str, Any]) -> list[Right]:
 
 def resource_of(kind: str) -> tuple[str, str]:
     """Return the API group and the plural of a kind, from the URL that the operator asks."""
-    parts = collection_path(kind, "default").strip("/").split("/")
+    parts = collection_path(kind).strip("/").split("/")
     return ("" if parts[0] == "api" else parts[1]), parts[-1]
 
 
@@ -49,7 +50,7 @@ def named_in_code(repository: Path) -> set[tuple[str, str]]:
             if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in _ASKED):
                 continue
             kind = node.args[0] if node.args else None
-            if ast.unparse(node.func.value) in ("cluster", "self._cluster") and isinstance(kind, ast.Constant):
+            if ast.unparse(node.func.value) in ("cluster", "context.cluster") and isinstance(kind, ast.Constant):
                 found.add((node.func.attr, str(kind.value)))
     return found
 
@@ -65,6 +66,7 @@ def used(repository: Path) -> set[Right]:
         result |= {(API_GROUP, custom.plural, verb) for verb in ("get", "list", "watch")}
         result.add((API_GROUP, f"{custom.plural}/status", "patch"))
         result.add((API_GROUP, f"{custom.plural}/finalizers", "update"))  # for blockOwnerDeletion
+    result.add((*resource_of("Lease"), "get"))  # another installation's
     named = named_in_code(repository)
     assert ("annotate", "Pod") in named  # else the search above finds nothing at all
     return result | {(*resource_of(kind), asked) for verb, kind in named for asked in _ASKED[verb]}
@@ -82,17 +84,17 @@ def test_the_cluster_role_holds_what_the_code_uses_and_nothing_more(chart: Chart
     assert binding["subjects"] == [
         {"kind": "ServiceAccount", "name": "modelyard-operator", "namespace": "modelyard-system"}
     ]
-    assert rendered.of_kind("Role") == rendered.of_kind("RoleBinding") == []
+    assert [role["metadata"]["name"] for role in rendered.of_kind("Role")] == ["modelyard-operator-lease"]
 
 
 def test_named_namespaces_get_roles_and_the_cluster_none(chart: Chart, used: set[Right]) -> None:
     rendered = chart.render(watchNamespaces=["team-a", "team-b"])
 
-    roles = rendered.of_kind("Role")
+    roles = [role for role in rendered.of_kind("Role") if role["metadata"]["name"] == "modelyard-operator"]
     assert [role["metadata"]["namespace"] for role in roles] == ["team-a", "team-b"]
     assert all(set(rights(role)) == used for role in roles)
     bindings = rendered.of_kind("RoleBinding")
-    assert [binding["metadata"]["namespace"] for binding in bindings] == ["team-a", "team-b"]
+    assert [binding["metadata"]["namespace"] for binding in bindings] == ["modelyard-system", "team-a", "team-b"]
     assert {binding["subjects"][0]["namespace"] for binding in bindings} == {"modelyard-system"}
     assert rendered.of_kind("ClusterRoleBinding") == []
     assert rendered.names("ClusterRole") == {"modelyard-view", "modelyard-edit"}
@@ -103,7 +105,17 @@ def test_a_release_can_do_without_any_object_of_the_cluster(chart: Chart) -> Non
     rendered = chart.render(watchNamespaces=["team-a"], rbac={"aggregate": False}, crds={"install": False})
 
     assert all("namespace" in obj["metadata"] for obj in rendered.objects)
-    assert len(rendered.objects) == 5
+    assert len(rendered.objects) == 7
+
+
+def test_the_lease_is_the_releases_own_whatever_is_watched(chart: Chart) -> None:
+    rendered = chart.render(watchNamespaces=["team-a"])
+
+    [role] = [role for role in rendered.of_kind("Role") if role["metadata"]["name"] == "modelyard-operator-lease"]
+    assert role["metadata"]["namespace"] == "modelyard-system"
+    leases = ("coordination.k8s.io", "leases")
+    assert rights(role) == [(*leases, "create"), (*leases, "get"), (*leases, "update")]
+    assert role["rules"][1]["resourceNames"] == [LEASE_NAME]
 
 
 def test_who_may_view_or_edit_a_namespace_may_do_so_with_models(chart: Chart) -> None:

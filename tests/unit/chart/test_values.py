@@ -32,6 +32,7 @@ OTHER_VALUES: dict[str, Any] = {
     "tracing.env": {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector.observability.svc:4318"},
     "watchNamespaces": ["a", "b"],
     "clusterDomain": "example.internal",
+    "replicas": 1,
     "workers": 3,
     "logLevel": "ERROR",
     "crds.install": False,

@@ -137,3 +137,23 @@ def test_a_key_is_running_for_as_long_as_its_work_takes(workers: int) -> None:
         await _run(queue, scenario)
 
     asyncio.run(main())
+
+
+def test_keys_that_hang_hold_up_no_other() -> None:
+    done: list[str] = []
+
+    async def main() -> None:
+        async def work(key: str) -> None:
+            if key.startswith("hangs"):
+                await asyncio.Event().wait()
+            done.append(key)
+
+        queue: WorkQueue[str] = WorkQueue(work, workers=2)
+        for key in ("hangs-1", "hangs-2", "hangs-3", "good"):
+            queue.add(key)
+
+        await _run(queue, lambda: eventually_async(lambda: bool(done)))
+
+    asyncio.run(main())
+
+    assert done == ["good"]
