@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import pytest
+from openapi_spec_validator import OpenAPIV31SpecValidator
 from prometheus_client.parser import text_string_to_metric_families
 from unit.runtime.support import Api, FakeModel
 
@@ -266,6 +268,16 @@ def test_openapi_describes_every_route(api: Api) -> None:
         ("post", "/v1/models/{name}:predict"),
         ("post", "/v1/models/{name}/versions/{version}:predict"),
     }
+
+
+def test_the_openapi_document_is_valid(api: Api) -> None:
+    document = api.send("GET", "/openapi.json").json()
+
+    OpenAPIV31SpecValidator(document).validate()
+    for path, item in document["paths"].items():
+        for operation in item.values():
+            declared = [one["name"] for one in operation.get("parameters", []) if one["in"] == "path"]
+            assert sorted(declared) == sorted(re.findall(r"{(\w+)}", path)), path
 
 
 def test_openapi_references_resolve(api: Api) -> None:
