@@ -6,11 +6,11 @@ import asyncio
 from collections.abc import Iterable
 
 from modelyard_runtime.contract import HEADER_TIMEOUT
-from modelyard_runtime.errors import BadRequest, BodyTimeout, BodyTooLarge, ClientGone
+from modelyard_runtime.errors import BadRequest, BodyTimeout, BodyTooLarge, ClientGone, QueueFull
 from modelyard_runtime.http.asgi import Receive
 from modelyard_runtime.http.response import Header
 
-__all__ = ["TIMEOUTS", "check_length", "client_timeout", "discard_body", "read_body"]
+__all__ = ["TIMEOUTS", "BodyBudget", "BodyHold", "check_length", "client_timeout", "discard_body", "read_body"]
 
 TIMEOUTS = frozenset({HEADER_TIMEOUT.encode(), b"x-envoy-expected-rq-timeout-ms"})
 """The client's own, and what Envoy tells of the time that it will wait; both in milliseconds."""
@@ -18,11 +18,53 @@ _LINGER_SECONDS = 5.0
 _LINGER_IDLE_SECONDS = 0.5
 
 
-async def read_body(headers: Iterable[Header], receive: Receive, *, limit: int, timeout: float) -> bytes:
-    """Return the request's body.
+class BodyBudget:
+    """A bound on the bytes of all bodies that are held at once, whoever sends them. For the event loop's thread."""
+
+    def __init__(self, capacity: int) -> None:
+        """`capacity` in bytes."""
+        self.capacity = capacity
+        self.held = 0
+
+    def take(self, size: int) -> None:
+        """Hold so many bytes more. Raises QueueFull over the capacity."""
+        if self.held + size > self.capacity:
+            raise _TooManyBodies(
+                f"the server holds {self.held} bytes of other requests' bodies; try again in a moment, or send less"
+            )
+        self.held += size
+
+
+class _TooManyBodies(QueueFull):
+    close = True
+
+
+class BodyHold:
+    """The part of a budget that one request holds, until it is answered."""
+
+    def __init__(self, budget: BodyBudget) -> None:
+        self._budget = budget
+        self._held = 0
+
+    def __enter__(self) -> BodyHold:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._budget.held -= self._held
+
+    def take(self, size: int) -> None:
+        """Hold so many bytes more. Raises QueueFull."""
+        self._budget.take(size)
+        self._held += size
+
+
+async def read_body(
+    headers: Iterable[Header], receive: Receive, *, limit: int, timeout: float, hold: BodyHold | None = None
+) -> bytes:
+    """Return the request's body, whose bytes `hold` holds from now on.
 
     A body that announces more than `limit` bytes is refused before any of it is read, one that does not announce it
-    as soon as it is over. Raises BodyTooLarge, BodyTimeout after `timeout` seconds, ClientGone.
+    as soon as it is over. Raises BodyTooLarge, BodyTimeout after `timeout` seconds, ClientGone, QueueFull.
     """
     for name, value in headers:
         # The HTTP parser has refused anything but digits; thousands of them would be slow to convert.
@@ -30,7 +72,7 @@ async def read_body(headers: Iterable[Header], receive: Receive, *, limit: int, 
             raise _too_large(limit)
     try:
         async with asyncio.timeout(timeout):
-            return await _read(receive, limit)
+            return await _read(receive, limit, hold)
     except TimeoutError:
         raise BodyTimeout(f"the body did not arrive within {timeout:g} s; send it faster, or less of it") from None
 
@@ -69,13 +111,16 @@ async def discard_body(receive: Receive) -> None:
         return
 
 
-async def _read(receive: Receive, limit: int) -> bytes:
+async def _read(receive: Receive, limit: int, hold: BodyHold | None) -> bytes:
     chunks = bytearray()
     while True:
         message = await receive()
         if message["type"] != "http.request":
             raise ClientGone
-        chunks += message.get("body", b"")
+        chunk = message.get("body", b"")
+        if hold is not None:
+            hold.take(len(chunk))
+        chunks += chunk
         check_length(len(chunks), limit)
         if not message.get("more_body"):
             return bytes(chunks)

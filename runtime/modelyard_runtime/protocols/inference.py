@@ -14,7 +14,15 @@ from modelyard_runtime.dataplane.call import Call, Client
 from modelyard_runtime.dataplane.dataplane import DataPlane
 from modelyard_runtime.errors import ClientGone, RequestError, WrongInput
 from modelyard_runtime.http.asgi import CLIENT_EXTENSION, Receive, Scope, Send
-from modelyard_runtime.http.body import TIMEOUTS, check_length, client_timeout, discard_body, read_body
+from modelyard_runtime.http.body import (
+    TIMEOUTS,
+    BodyBudget,
+    BodyHold,
+    check_length,
+    client_timeout,
+    discard_body,
+    read_body,
+)
 from modelyard_runtime.http.drain import Drain
 from modelyard_runtime.http.encoding import accepted_encoding, compress, content_encoding, inflate
 from modelyard_runtime.http.response import Header, Response, json_response, server_failed
@@ -25,6 +33,8 @@ if TYPE_CHECKING:
 __all__ = ["Handler", "InferenceContext", "InferenceRoute"]
 
 _logger = logging.getLogger(__name__)
+_BODIES = 4
+"""How many bodies of the largest size are held at once; bodies that arrive in one piece are small, and do not count."""
 _CONTROLS = TIMEOUTS | {b"content-encoding", b"accept-encoding"}
 """Headers that say how a request is to be read and answered."""
 
@@ -38,6 +48,7 @@ class InferenceContext:
     def __init__(self, plane: DataPlane, drain: Drain) -> None:
         self.plane = plane
         self.drain = drain
+        self.bodies = BodyBudget(_BODIES * plane.max_body_bytes)
         self.tracing: Tracing | None = None
         """None: requests are not traced."""
 
@@ -77,31 +88,32 @@ class InferenceRoute:
         headers: list[Header] = list(scope["headers"])
         client: Client | None = scope.get("extensions", {}).get(CLIENT_EXTENSION)
         call = self._admit(headers, scope["method"], client)
-        try:
-            body = await self._read(scope, headers, receive)
-        except RequestError as exc:
-            response = self._failed(exc)
-            self._plane.end(call, response.status)
-            await _send(response, receive, send, unread=exc.close)
-            return
-        except BaseException:
-            self._plane.end(call, ClientGone.status)
-            raise
-        response = await self._respond(call, headers, body)
-        await _send(response, receive, send, unread=False)
+        with BodyHold(self._context.bodies) as hold:
+            try:
+                body = await self._read(scope, headers, receive, hold)
+            except RequestError as exc:
+                response, unread = self._failed(exc), exc.close
+                self._plane.end(call, response.status)
+            except BaseException:
+                self._plane.end(call, ClientGone.status)
+                raise
+            else:
+                response, unread = await self._respond(call, headers, body), False
+                del body
+        await _send(response, receive, send, unread=unread)
 
     def _admit(self, headers: list[Header], method: str, client: Client | None) -> Call:
         tracing = self._context.tracing
         trace = tracing.begin(headers, method, self._template, self._path) if tracing is not None else None
         return self._plane.begin(self._protocol, client=client, trace=trace)
 
-    async def _read(self, scope: Scope, headers: list[Header], receive: Receive) -> bytes:
+    async def _read(self, scope: Scope, headers: list[Header], receive: Receive, hold: BodyHold) -> bytes:
         """Return the body as it came."""
         if scope["method"] != "POST":
             raise _MethodNotAllowed(f"{scope['method']} {scope['path'][:200]} is not allowed; use POST")
         content_encoding(headers)
         timeout = client_timeout(headers, self._plane.timeout)
-        return await read_body(headers, receive, limit=self._plane.max_body_bytes, timeout=timeout)
+        return await read_body(headers, receive, limit=self._plane.max_body_bytes, timeout=timeout, hold=hold)
 
     async def _respond(self, call: Call, headers: list[Header], body: bytes) -> Response:
         plane = self._plane

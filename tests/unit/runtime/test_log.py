@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextvars
 import json
+import logging
 import signal
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from modelyard_runtime.telemetry.log import CURRENT_REQUEST, RepeatFilter, RequestContext
 from unit.runtime.support import SUM, start_server
 
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
@@ -56,3 +59,27 @@ def test_plain_lines_name_the_request_too(tmp_path: Path) -> None:
 
 def test_requests_are_not_logged_unless_asked_for(tmp_path: Path) -> None:
     assert len(log_of(tmp_path)) == 1
+
+
+def test_a_fault_that_requests_repeat_is_logged_a_few_times_a_minute() -> None:
+    now = [0.0]
+    repeats = RepeatFilter(at_most=2, seconds=60, clock=lambda: now[0])
+
+    def passes(message: str, level: int = logging.ERROR, *args: object) -> str | None:
+        record = logging.LogRecord("modelyard", level, __file__, 1, message, args, None)
+        return record.getMessage() if repeats.filter(record) else None
+
+    outside = [passes("the model raised") for _ in range(3)]
+    context = contextvars.copy_context()
+    context.run(CURRENT_REQUEST.set, RequestContext(b"a"))
+    within = [context.run(passes, "the model raised for shape %s", logging.ERROR, shape) for shape in range(4)]
+    other = context.run(passes, "the model is late")
+    asked_for = [context.run(passes, "POST /predict", logging.DEBUG) for _ in range(3)]
+    now[0] = 61
+    later = context.run(passes, "the model raised for shape %s", logging.ERROR, 9)
+
+    assert outside == ["the model raised"] * 3
+    assert within == ["the model raised for shape 0", "the model raised for shape 1", None, None]
+    assert other == "the model is late"
+    assert asked_for == ["POST /predict"] * 3
+    assert later == "the model raised for shape 9 (2 more like this were left out)"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import select
 import signal
 import socket
 from collections.abc import Iterator
@@ -168,3 +170,33 @@ def test_a_server_that_can_not_start_leaves_its_reason(
         assert (server.process.returncode, failure["reason"]) == (1, reason)
         assert advice in failure["message"]
         assert "Traceback" not in log
+
+
+def test_bodies_that_are_held_together_have_a_bound(tmp_path: Path) -> None:
+    """Four of the largest size; what comes in one piece is small, and goes on being answered."""
+    limit = 400_000
+    head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % limit
+    with start_server(tmp_path, SUM, MODELYARD_MAX_BODY_BYTES=str(limit)) as server, contextlib.ExitStack() as stack:
+        server.wait_for("/health/ready", 200)
+
+        def begin() -> socket.socket:
+            client = stack.enter_context(socket.create_connection((server.host, server.port), timeout=30))
+            client.sendall(head + b" " * (limit - 1))
+            return client
+
+        clients = [begin() for _ in range(5)]
+        refused: list[socket.socket] = []
+        while not refused:
+            refused, _, _ = select.select(clients, [], [], 30)
+        answer = refused[0].recv(65536)
+        small = httpx.post(f"{server.url}/predict", json={"features": [1, 2]})
+        for client in clients:
+            if client is not refused[0]:
+                client.sendall(b" ")
+        others = [client.recv(65536)[:12] for client in clients if client is not refused[0]]
+
+    assert answer.startswith(b"HTTP/1.1 429 ")
+    assert b"of other requests' bodies" in answer
+    assert b"retry-after: 1" in answer
+    assert small.json()["prediction"] == 3.0
+    assert others == [b"HTTP/1.1 400"] * 4  # spaces are no JSON
