@@ -53,8 +53,8 @@ _MAX_KINDS = 1000
 class RepeatFilter(logging.Filter):
     """Leaves out what requests repeat: a client must not fill the log by sending the same fault again and again.
 
-    Of records of warnings and above that are about requests, alike but for their arguments, a few a minute pass; the next
-    one to pass says how many did not.
+    Of warnings and errors that are about requests, alike but for their arguments, a few a minute pass; the next one to
+    pass says how many did not.
     """
 
     def __init__(self, *, at_most: int = 5, seconds: float = 60.0, clock: Callable[[], float] = time.monotonic) -> None:
