@@ -23,6 +23,7 @@ __all__ = [
     "TensorSpec",
     "all_finite",
     "output_spec",
+    "refuse_rounded",
 ]
 
 Rows: TypeAlias = npt.NDArray[np.float64]
@@ -102,6 +103,10 @@ class Model(Protocol):
         """The positions of features that are text; of others a row has numbers."""
 
     @property
+    def takes_missing(self) -> bool:
+        """Whether a value may be missing: NaN in rows, for text too. It may still refuse that of some features."""
+
+    @property
     def compiled(self) -> Compiled:
         """The form in which the model computes."""
 
@@ -136,6 +141,7 @@ class RowsModel:
     features: int | None = None
     feature_names: Sequence[str] | None = None
     text_features: frozenset[int] = frozenset()
+    takes_missing: bool = False
     metadata: Mapping[str, Any] = MappingProxyType({})
     compiled: Compiled = Compiled("original")
     batching: Batching = _UNKNOWN_ROWS
@@ -179,7 +185,8 @@ class RowsModel:
 
 def output_spec(sample: Array) -> TensorSpec:
     """Describe the output `prediction` from a sample of it, of shape (rows,) or (rows, outputs)."""
-    datatype = {"f": "FP64", "i": "INT64", "u": "INT64", "b": "BOOL"}.get(sample.dtype.kind, "BYTES")
+    unsigned = "UINT64" if sample.dtype.itemsize == 8 else "INT64"  # which holds all that is shorter
+    datatype = {"f": "FP64", "i": "INT64", "u": unsigned, "b": "BOOL"}.get(sample.dtype.kind, "BYTES")
     return TensorSpec("prediction", datatype, (-1, *sample.shape[1:]))
 
 
@@ -187,3 +194,15 @@ def all_finite(values: Array) -> bool:
     """Return whether an array of floats, of any shape, holds neither infinities nor NaN."""
     # For one number, Python's own check takes a tenth of the time.
     return math.isfinite(values.item()) if values.size == 1 else bool(np.isfinite(values).all())
+
+
+def refuse_rounded(name: str, given: Array, cast: Array) -> None:
+    """Refuse whole numbers that came as floats too large to tell one from the next. Raises InputRefused.
+
+    2^53 + 1 is 2^53 as a double, and nothing tells afterwards which of them a client sent.
+    """
+    if given.dtype.kind == "f" and cast.dtype.kind in "iu" and given.size and np.abs(given).max() >= 2.0**53:
+        raise InputRefused(
+            f"{name} has whole numbers of 2^53 or more, which rows of numbers can't hold exactly; "
+            f"send them as {cast.dtype.name.upper()}, with /v2/models/NAME/infer"
+        )

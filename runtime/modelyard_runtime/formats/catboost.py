@@ -35,6 +35,7 @@ class CatboostModel(RowsModel):
     """A CatBoost model."""
 
     batching = INDEPENDENT_ROWS
+    takes_missing = True
 
     def __init__(self, model: Any) -> None:
         names = [str(name) for name in model.feature_names_]

@@ -31,6 +31,7 @@ class LightgbmModel(RowsModel):
     """A LightGBM booster; missing values are NaN. Categories are the values of the data frame it was trained on."""
 
     batching = INDEPENDENT_ROWS
+    takes_missing = True
 
     def __init__(self, booster: Any, objective: str, categorical: Mapping[int, int]) -> None:
         names = [str(name) for name in booster.feature_name()]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from modelyard_runtime.errors import LoadFailed
-from modelyard_runtime.formats.base import Array, InputRefused, Rows, RowsModel, TensorSpec
+from modelyard_runtime.formats.base import Array, InputRefused, Rows, RowsModel, TensorSpec, refuse_rounded
 from modelyard_runtime.formats.format import ArtifactFile, Claim, Format
 from modelyard_runtime.formats.threads import library, thread_count
 
@@ -182,8 +182,11 @@ def _cast(name: str, tensor: Array, dtype: Any) -> Array:
     try:
         with np.errstate(all="ignore"):
             cast = tensor.astype(dtype)
+    except OverflowError:
+        raise InputRefused(f"{name} needs whole numbers, within {np.dtype(dtype).name}") from None
     except (TypeError, ValueError):
         raise InputRefused(f"{name} needs to be made of numbers") from None
+    refuse_rounded(name, tensor, cast)
     if np.dtype(dtype).kind in "iu" and not np.array_equal(cast.astype(np.float64), tensor.astype(np.float64)):
         raise InputRefused(f"{name} needs whole numbers, within {np.dtype(dtype).name}")
     return cast

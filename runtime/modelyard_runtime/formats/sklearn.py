@@ -61,6 +61,8 @@ _NEVER = frozenset({"_testing", "testing", "tests", "conftest", "datasets", "ext
 class SklearnModel(RowsModel):
     """A scikit-learn estimator: compiled where its kind is known, its own methods where not."""
 
+    takes_missing = True
+
     def __init__(self, estimator: Any) -> None:
         # A Pipeline asks its first step, which may be one that is left out.
         features = getattr(estimator, "n_features_in_", getattr(first_step(estimator), "n_features_in_", None))
@@ -120,6 +122,10 @@ class SklearnModel(RowsModel):
         except ValueError as exc:
             # scikit-learn's word for values that an estimator does not take: an unknown category, a negative count.
             text = str(exc).strip()
+            missing = _missing_feature(rows) if "NaN" in text or "nan" in text else None
+            if missing is not None:
+                name = self.feature_names[missing] if self.feature_names else f"feature {missing}"
+                raise InputRefused(f"{name} is missing, and it takes no missing value there") from None
             raise InputRefused(text.splitlines()[0][:200] if text else "no reason given") from None
 
     def _find_output(self) -> TensorSpec:
@@ -142,6 +148,12 @@ class SklearnModel(RowsModel):
         if not has or not isinstance(classes, np.ndarray):
             return None
         return TensorSpec("probabilities", "FP64", (-1, len(classes)))
+
+
+def _missing_feature(rows: Rows) -> int | None:
+    """Return the position of the first feature that a row lacks; None where no row lacks any."""
+    lacking = np.flatnonzero((rows != rows).any(axis=0))  # noqa: PLR0124 -- only NaN differs from itself
+    return int(lacking[0]) if len(lacking) else None
 
 
 def load(path: Path, *, allow_pickle: bool = False) -> SklearnModel:

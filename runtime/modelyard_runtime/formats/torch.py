@@ -17,7 +17,7 @@ import numpy as np
 import orjson
 
 from modelyard_runtime.errors import LoadFailed, StartupFailure, UnsafeArtifact
-from modelyard_runtime.formats.base import Array, Batching, InputRefused, Rows, RowsModel, TensorSpec
+from modelyard_runtime.formats.base import Array, Batching, InputRefused, Rows, RowsModel, TensorSpec, refuse_rounded
 from modelyard_runtime.formats.format import ArtifactFile, Claim, Format
 from modelyard_runtime.formats.threads import library, thread_count
 from modelyard_runtime.formats.torchfiles import TorchKind, torch_kind, why_unsafe
@@ -321,6 +321,7 @@ def _cast(tensor: Array, spec: TensorSpec) -> Array:
             cast = np.array(tensor, dtype=kind, order="C")
     except (TypeError, ValueError):
         raise InputRefused(f"{spec.name} needs to be made of numbers") from None
+    refuse_rounded(spec.name, tensor, cast)
     if kind.kind in "iub" and cast.dtype != tensor.dtype and not np.array_equal(cast, tensor):
         raise InputRefused(f"{spec.name} needs whole numbers, within {kind.name}")
     return cast

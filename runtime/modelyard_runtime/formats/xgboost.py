@@ -31,6 +31,7 @@ class XgboostModel(RowsModel):
     """An XGBoost booster; missing values are NaN. Categories are the values of the data frame it was trained on."""
 
     batching = INDEPENDENT_ROWS
+    takes_missing = True
 
     def __init__(self, xgboost: Any, booster: Any, config: Mapping[str, Any]) -> None:
         learner = config["learner"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import math
 from collections.abc import Sequence
 from itertools import chain
 from typing import Any, NoReturn
@@ -76,6 +77,9 @@ def _to_rows(model: Model, rows: Sequence[list[Any]], field: str) -> Rows:
     try:
         values = array.array("d", rows[0] if len(rows) == 1 else list(chain.from_iterable(rows)))
     except TypeError:
+        if model.takes_missing and any(None in row for row in rows):
+            rows = [[math.nan if value is None else value for value in row] for row in rows]
+            return _to_rows(model, rows, field)
         _wrong_type(rows, field)
     if not values:
         raise WrongInput(f"{_place(field, 0)} is empty; send one number a feature")
@@ -88,10 +92,12 @@ def _mixed_rows(model: Model, rows: Sequence[list[Any]], width: int, field: str)
     for index, row in enumerate(rows):
         for column, value in enumerate(row):
             text = column in model.text_features
+            if value is None and model.takes_missing:
+                continue
             if not isinstance(value, str if text else _NUMBERS):
                 wanted = "text" if text else "a number"
                 raise WrongInput(f"{_place(field, index)}[{column}] is {kind_of(value)}; send {wanted}")
-        mixed[index] = row
+        mixed[index] = [math.nan if value is None else value for value in row] if None in row else row
     return mixed
 
 

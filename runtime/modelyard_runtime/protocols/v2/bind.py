@@ -92,6 +92,8 @@ def _fit(model: Model, spec: TensorSpec, tensor: Array) -> Array:
     if model.text_features and tensor.dtype.kind == "O":
         return _numbers_of_text(model, spec, tensor) if len(model.inputs) == 1 and tensor.ndim == 2 else tensor
     fitting = as_datatype(tensor, spec.datatype)
+    if fitting is None and tensor.dtype.kind in "iu" and spec.datatype.startswith(("INT", "UINT")):
+        raise BadRequest(f"input {spec.name} has numbers that {spec.datatype} can't hold")
     if fitting is None:
         raise BadRequest(f"input {spec.name} is {datatype_of(tensor)}, and the model takes {spec.datatype}")
     return fitting

@@ -78,20 +78,35 @@ def as_datatype(values: Array, datatype: str) -> Array | None:
     if values.dtype.kind == "O" or not np.can_cast(values.dtype, wanted, "same_kind"):
         return None
     with np.errstate(over="ignore"):
-        return values.astype(wanted)
+        cast = values.astype(wanted)
+    if wanted.kind in "iu" and not (np.array_equal(cast, values) and np.array_equal(cast < 0, values < 0)):
+        return None  # a shorter type, or one without a sign
+    return cast
 
 
-def from_json(data: Any, datatype: str, shape: tuple[int, ...], name: str) -> Array:
+def from_json(data: Any, datatype: str, shape: tuple[int, ...], name: str, *, missing: bool = False) -> Array:
     """Return a tensor of `shape` from JSON `data`, nested or flat, row-major. Raises BadRequest, naming the tensor.
 
-    Numbers may be an array of floats already, of shape (elements,). Text is of dtype object, holding str. BF16 has no
-    JSON form.
+    Where a value may be `missing`, null is NaN in FP32, FP64 and BYTES. Numbers may be an array of floats already, of
+    shape (elements,). Text is of dtype object, holding str. BF16 has no JSON form.
     """
     flat = data if isinstance(data, np.ndarray) else _flatten(data, shape, name)
     count = math.prod(shape)
     if len(flat) != count:
         raise BadRequest(f"input {name} has {len(flat)} elements, and its shape {list(shape)} has {count}")
+    if missing and not isinstance(flat, np.ndarray) and None in flat:
+        return _with_missing(flat, datatype, name).reshape(shape)
     return _elements(flat, datatype, name).reshape(shape)
+
+
+def _with_missing(flat: list[Any], datatype: str, name: str) -> Array:
+    """Return the elements of a list, NaN for each null."""
+    if datatype not in ("FP32", "FP64", "BYTES"):
+        raise BadRequest(f"data of input {name} has null, for which {datatype} has no value; send it as FP64")
+    filler: Any = "" if datatype == "BYTES" else 0.0
+    elements = _elements([filler if item is None else item for item in flat], datatype, name).copy()
+    elements[[item is None for item in flat]] = np.nan
+    return elements
 
 
 def _flatten(data: Any, shape: tuple[int, ...], name: str) -> list[Any]:

@@ -74,7 +74,7 @@ def parse_infer(body: bytes, header_length: int | None, model: Model, reader: Js
     if request_id is not None and type(request_id) is not str:
         raise BadRequest("id needs to be a string")
     return InferRequest(
-        inputs=_inputs(data, raw),
+        inputs=_inputs(data, raw, missing=model.takes_missing),
         outputs=_outputs(data),
         id=request_id,
         binary=flag_of(parameters, "binary_data_output") or False,
@@ -102,7 +102,7 @@ def _only_input(body: bytes, model: Model) -> Mapping[str, Array]:
     return {spec.name: from_raw(body, spec.datatype, shape, spec.name)}
 
 
-def _inputs(data: Mapping[str, Any], raw: memoryview) -> dict[str, Array]:
+def _inputs(data: Mapping[str, Any], raw: memoryview, *, missing: bool) -> dict[str, Array]:
     tensors = data.get("inputs")
     if type(tensors) is not list or not 0 < len(tensors) <= MAX_TENSORS:
         raise BadRequest('the body needs "inputs": a list of tensors with name, shape, datatype and data')
@@ -123,7 +123,7 @@ def _inputs(data: Mapping[str, Any], raw: memoryview) -> dict[str, Array]:
         if size is None:
             if "data" not in tensor:
                 raise BadRequest(f"input {shown} has neither data nor binary_data_size")
-            inputs[name] = from_json(tensor["data"], datatype, shape, shown)
+            inputs[name] = from_json(tensor["data"], datatype, shape, shown, missing=missing)
             continue
         if type(size) is not int or size < 0:
             raise BadRequest(f"binary_data_size of input {shown} needs to be a number of bytes")
