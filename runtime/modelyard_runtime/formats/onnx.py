@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from modelyard_runtime.formats.threads import library, thread_count
 
 __all__ = ["FORMAT", "OnnxModel", "load"]
 
+_logger = logging.getLogger(__name__)
 _PROBABILITIES = "probabilities"
 
 
@@ -39,12 +41,19 @@ class OnnxModel(RowsModel):
         types = _types()
         inputs, outputs = session.get_inputs(), session.get_outputs()
         self.inputs: Sequence[TensorSpec] = tuple(_input(value, types) for value in inputs)
+        outputs = [value for value in outputs if _servable(value, types)]
+        if not outputs:
+            raise LoadFailed("the graph has no output that is a tensor; export it with tensors")
         self.outputs: Sequence[TensorSpec] = tuple(_output(value, types) for value in outputs)
+        self._output_types = [value.type for value in outputs]
         self.row_axes: Sequence[str] = _row_axes((*inputs, *outputs))
         self._dtypes = {value.name: types[value.type].dtype for value in inputs}
-        self._labels: dict[str, list[Any]] = {}
+        self._no_rows = ""
         self._columns = len(self.inputs) > 1 and all(spec.shape in {(-1, 1), (-1,)} for spec in self.inputs)
         self._find_rows()
+        self._no_rows = self._why_no_rows()
+        if self._no_rows:
+            self.features = None
         self._proba = self._find_probabilities()
         found = {spec.name: spec for spec in self.outputs}
         if self._proba is not None and _PROBABILITIES not in found:
@@ -97,13 +106,28 @@ class OnnxModel(RowsModel):
             width = self.inputs[0].shape[1]
             self.features = width if width > 0 else None
 
+    def _why_no_rows(self) -> str:
+        """Return why rows can't be given, by a trial; empty where they can, or where only a request can tell."""
+        if self.features is None:
+            return ""
+        name = self.outputs[0].name
+        for rows in self.sample_rows():
+            try:
+                found = self.infer(self._tensors(np.repeat(rows, 2, axis=0)), (name,))[name]
+            except Exception:  # noqa: S112 -- it may take other rows, or one alone: warm-up tells what fails
+                continue
+            return "" if found.shape[:1] == (2,) else f"its output {name} has not one row a row"
+        return ""
+
     def _find_probabilities(self) -> str | None:
-        for spec, value in zip(self.outputs, self._session.get_outputs(), strict=True):
-            if value.type.startswith("seq(map(") or "prob" in spec.name.lower():
+        for spec, kind in zip(self.outputs, self._output_types, strict=True):
+            if kind.startswith("seq(map(") or "prob" in spec.name.lower():
                 return spec.name
         return None
 
     def _tensors(self, rows: Rows) -> dict[str, Array]:
+        if self._no_rows:
+            raise InputRefused(f"it takes no rows: {self._no_rows}; send tensors, with /v2/models/NAME/infer")
         if self._columns:
             if rows.shape[1] != len(self.inputs):
                 raise InputRefused(f"it takes {len(self.inputs)} features, and {rows.shape[1]} were given")
@@ -165,11 +189,17 @@ def _input(value: Any, types: Mapping[str, _Type]) -> TensorSpec:
     return TensorSpec(value.name, types[value.type].datatype, _shape(value))
 
 
+def _servable(value: Any, types: Mapping[str, _Type]) -> bool:
+    """Return whether an output is a tensor, or a ZipMap's; others are left out, and the log says so."""
+    if value.type in types or value.type.startswith("seq(map("):
+        return True
+    _logger.warning("the output %s is a %s, which no protocol can carry: it is left out", value.name, value.type)
+    return False
+
+
 def _output(value: Any, types: Mapping[str, _Type]) -> TensorSpec:
     if value.type.startswith("seq(map("):
         return TensorSpec(value.name, "FP32", (-1, -1))
-    if value.type not in types:
-        raise LoadFailed(f"the graph's output {value.name} is a {value.type}; export it with tensors alone")
     return TensorSpec(value.name, types[value.type].datatype, _shape(value))
 
 

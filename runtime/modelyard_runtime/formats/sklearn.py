@@ -8,6 +8,7 @@ nothing that was defined elsewhere.
 from __future__ import annotations
 
 import importlib
+import inspect
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -43,6 +44,10 @@ _TRUSTED_NAMES = frozenset(
     {
         "functools.partial",
         "numpy.dtype",
+        "numpy.floating",
+        "numpy.integer",
+        "numpy.number",
+        "scipy._lib.array_api_compat.numpy._aliases.asarray",
         "sklearn.feature_selection._mutual_info.mutual_info_classif",
         "sklearn.feature_selection._mutual_info.mutual_info_regression",
         "sklearn.feature_selection._univariate_selection.chi2",
@@ -52,8 +57,16 @@ _TRUSTED_NAMES = frozenset(
         "sklearn.utils.validation.check_array",
     }
 )
-"""Single names that fitted imputers, selectors and trees hold: they compute, and touch nothing else. What a partial
-calls is listed by skops itself, so that it passes only if its function does."""
+"""Single names that fitted imputers, selectors, splines and trees hold: they compute, and touch nothing else. What a
+partial calls is listed by skops itself, so that it passes only if its function does."""
+_METRICS = (
+    "sklearn.metrics._classification.",
+    "sklearn.metrics._ranking.",
+    "sklearn.metrics._regression.",
+    "sklearn.metrics.cluster._supervised.",
+    "sklearn.metrics.cluster._unsupervised.",
+)
+"""Modules whose functions are metrics: a search with `scoring` holds one in its scorer. They compute, and no more."""
 _NEVER = frozenset({"_testing", "testing", "tests", "conftest", "datasets", "externals", "setup"})
 """Parts of module names below which nothing is trusted: they hold helpers that touch files."""
 
@@ -189,7 +202,8 @@ def _refuse_strangers(path: Path, types: Sequence[str]) -> None:
     if refused:
         raise UnsafeArtifact(
             f"{path.name} holds types that are not scikit-learn's own: {', '.join(refused[:10])}; "
-            "build the model from scikit-learn's estimators alone"
+            "build the model from scikit-learn's estimators alone, or save it as a pickle and set "
+            "spec.model.allowPickle: true if you trust it"
         )
 
 
@@ -204,6 +218,8 @@ def _is_trusted(name: str) -> bool:
         found = getattr(importlib.import_module(module_name), class_name)
     except (ImportError, AttributeError):
         return False
+    if module_name.startswith(tuple(prefix.removesuffix(".") for prefix in _METRICS)) and inspect.isfunction(found):
+        return f"{found.__module__}." in _METRICS and found.__name__ == class_name and not class_name.startswith("_")
     return isinstance(found, type) and (
         found.__module__ == module_name or found.__module__.startswith(_TRUSTED_PACKAGES)
     )

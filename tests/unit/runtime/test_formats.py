@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import skops.io
 from hypothesis import given, settings
@@ -18,13 +19,20 @@ from hypothesis import strategies as st
 from modelyard_runtime.dataplane.loading import warm_up
 from modelyard_runtime.errors import LoadFailed, StartupFailure, UnsafeArtifact, WarmupFailed
 from modelyard_runtime.formats import InputRefused, Model, TensorSpec, detect, load_model
-from sklearn.compose import ColumnTransformer
+from sklearn.compose import ColumnTransformer, make_column_selector, make_column_transformer
 from sklearn.datasets import load_diabetes, load_iris
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
 from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.model_selection import GridSearchCV
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, PowerTransformer, StandardScaler
+from sklearn.preprocessing import (
+    FunctionTransformer,
+    OneHotEncoder,
+    PowerTransformer,
+    SplineTransformer,
+    StandardScaler,
+)
 
 
 def load_json(folder: Path, data: Any) -> Model:
@@ -202,7 +210,15 @@ def test_a_partial_of_a_strange_function_is_unsafe(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["os.system", "numpy.memmap", "sklearn.utils._testing.TempMemmap", "sklearn.datasets._base.Path", "builtins.eval"],
+    [
+        "sklearn.metrics._classification.os.system",
+        "sklearn.metrics._ranking._binary_clf_curve",
+        "os.system",
+        "numpy.memmap",
+        "sklearn.utils._testing.TempMemmap",
+        "sklearn.datasets._base.Path",
+        "builtins.eval",
+    ],
 )
 def test_a_type_that_could_do_harm_is_unsafe(name: str, tmp_path: Path) -> None:
     """A hand-made file: skops would construct whatever type is trusted."""
@@ -263,3 +279,25 @@ def test_a_model_of_positive_numbers_warms_up(tmp_path: Path) -> None:
     model = load_sklearn(tmp_path, make_pipeline(PowerTransformer("box-cox"), LinearRegression()).fit(rows, [1, 2, 3]))
 
     warm_up(model)
+
+
+@pytest.mark.parametrize("scoring", ["roc_auc", "neg_log_loss", "r2", "f1_macro", "adjusted_rand_score"])
+def test_a_search_with_a_scorer_of_scikit_learns_is_loaded(scoring: str, tmp_path: Path) -> None:
+    rows, target = load_iris(return_X_y=True)
+    search = GridSearchCV(LogisticRegression(), {"C": [1, 2]}, scoring=scoring, cv=2)
+    fitted = search.fit(rows[:100], target[:100])
+
+    model = load_sklearn(tmp_path, fitted)
+
+    assert model.predict(rows).tolist() == fitted.predict(rows).tolist()
+
+
+def test_splines_and_column_selectors_are_loaded(tmp_path: Path) -> None:
+    rows, target = load_iris(return_X_y=True)
+    table = pd.DataFrame(rows, columns=list("abcd"))
+    chosen = make_column_transformer((SplineTransformer(), make_column_selector(dtype_include=np.number)))
+    fitted = make_pipeline(chosen, LogisticRegression(max_iter=1000)).fit(table, target)
+
+    model = load_sklearn(tmp_path, fitted)
+
+    assert model.predict(rows).tolist() == fitted.predict(table).tolist()

@@ -166,3 +166,43 @@ def test_probabilities_are_described_once_and_keep_their_datatype(name: str, tmp
         np.reshape(answers["probabilities"][0]["data"], (2, -1)), fitted.predict_proba(rows[:2]), rtol=1e-4
     )
     api.app.close()
+
+
+def served(model: Model, shape: list[int]) -> Any:
+    api = Api({"m": model})
+    data = np.ones(shape).ravel().tolist()
+    tensors = [{"name": "x", "shape": shape, "datatype": "FP32", "data": data}]
+    response = api.predict({"inputs": tensors}, "/v2/models/m/infer")
+    api.app.close()
+    return response.json()["outputs"]
+
+
+def test_an_output_without_a_row_a_row_is_served_as_a_tensor(tmp_path: Path) -> None:
+    made = helper.make_tensor_value_info("y", TensorProto.FLOAT, [])
+    model = load(tmp_path, graph([helper.make_node("ReduceSum", ["x"], ["y"], keepdims=0)], [tensor("x")], [made]))
+
+    warm_up(model)
+
+    assert served(model, [3, 2]) == [{"name": "y", "shape": [], "datatype": "FP32", "data": [6.0]}]
+    with pytest.raises(InputRefused, match=r"its output y has not one row a row; send tensors, with /v2/models"):
+        model.predict(np.ones((1, 2)))
+
+
+def test_an_input_without_a_shape_takes_any(tmp_path: Path) -> None:
+    given, made = (helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in ("x", "y"))
+    model = load(tmp_path, graph([helper.make_node("Add", ["x", "x"], ["y"])], [given], [made]))
+
+    for shape in ([1, 2], [3], [2, 1, 2]):
+        (output,) = served(model, shape)
+        assert (output["shape"], set(output["data"])) == (shape, {2.0})
+
+
+def test_an_output_that_is_a_sequence_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    parts = helper.make_tensor_sequence_value_info("parts", TensorProto.FLOAT, None)
+    nodes = [helper.make_node("SplitToSequence", ["x"], ["parts"]), helper.make_node("Identity", ["x"], ["y"])]
+
+    model = load(tmp_path, graph(nodes, [tensor("x")], [parts, tensor("y")]))
+
+    assert [spec.name for spec in model.outputs] == ["y"]
+    assert "parts is a seq(tensor(float)), which no protocol can carry" in caplog.text
+    assert served(model, [1, 2])[0]["data"] == [1.0, 1.0]

@@ -83,8 +83,13 @@ def _columns(model: Model, names: Sequence[str], given: Mapping[str, Array]) -> 
 
 def _fit(model: Model, spec: TensorSpec, tensor: Array) -> Array:
     wanted, shape = spec.shape, tensor.shape
-    if wanted != shape and (
-        len(shape) != len(wanted) or any(length not in (-1, got) for length, got in zip(wanted, shape, strict=True))
+    # Of an input without a shape, which an ONNX graph may have, any is taken: the graph judges it.
+    if (
+        wanted
+        and wanted != shape
+        and (
+            len(shape) != len(wanted) or any(length not in (-1, got) for length, got in zip(wanted, shape, strict=True))
+        )
     ):
         raise BadRequest(f"input {spec.name} has shape {list(tensor.shape)}, and the model takes {list(wanted)}")
     if 0 in tensor.shape:
