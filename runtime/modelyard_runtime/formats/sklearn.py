@@ -71,6 +71,10 @@ _NEVER = frozenset({"_testing", "testing", "tests", "conftest", "datasets", "ext
 """Parts of module names below which nothing is trusted: they hold helpers that touch files."""
 
 
+_VECTORIZERS = ("CountVectorizer", "HashingVectorizer")
+"""Classes that take a list of texts, and those that are made from them, as TfidfVectorizer."""
+
+
 class SklearnModel(RowsModel):
     """A scikit-learn estimator: compiled where its kind is known, its own methods where not."""
 
@@ -82,9 +86,12 @@ class SklearnModel(RowsModel):
         names = getattr(estimator, "feature_names_in_", None)
         by_position(estimator)
         self._estimator = estimator
+        self._vectorizer = _vectorizer(estimator)
+        if self._vectorizer is not None:
+            features, names = 1, None  # one text a row
         self.features = None if features is None else int(features)
         self.feature_names = None if names is None else tuple(map(str, names))
-        self.text_features = text_columns(estimator)
+        self.text_features = text_columns(estimator) if self._vectorizer is None else frozenset({0})
         self.metadata: Mapping[str, Any] = {}
         self.batching = batching_of(estimator)
         self._program: Program | None = None
@@ -124,14 +131,22 @@ class SklearnModel(RowsModel):
 
     def sample_rows(self) -> list[Rows]:
         """Return single rows to try the model on; where there is text, of words that it knows."""
+        if self._vectorizer is not None:
+            words = sorted(getattr(self._vectorizer, "vocabulary_", None) or ["text"], key=str)
+            return [np.array([[str(word)]], dtype=object) for word in words[len(words) // 2 :][:1]]
         if not self.text_features or self.features is None:
             return super().sample_rows()
         rows = made_rows(self._estimator, self.features, self.text_features)
         return [rows[:1], rows[1:2]]
 
     def _ask(self, method: str, rows: Rows) -> Array:
+        given = rows
+        if self._vectorizer is not None:
+            if rows.shape[1:] != (1,) or not all(isinstance(text, str) for text in rows[:, 0].tolist()):
+                raise InputRefused("it takes one text a row")
+            given = rows[:, 0]
         try:
-            return np.asarray(getattr(self._estimator, method)(rows))
+            return np.asarray(getattr(self._estimator, method)(given))
         except ValueError as exc:
             # scikit-learn's word for values that an estimator does not take: an unknown category, a negative count.
             text = str(exc).strip()
@@ -161,6 +176,15 @@ class SklearnModel(RowsModel):
         if not has or not isinstance(classes, np.ndarray):
             return None
         return TensorSpec("probabilities", "FP64", (-1, len(classes)))
+
+
+def _vectorizer(estimator: Any) -> Any:
+    """Return the first step of a pipeline that takes texts, each by itself and not a column; None for any other."""
+    step = first_step(estimator)
+    for kind in type(step).__mro__:
+        if kind.__module__ == "sklearn.feature_extraction.text" and kind.__name__ in _VECTORIZERS:
+            return step
+    return None
 
 
 def _missing_feature(rows: Rows) -> int | None:

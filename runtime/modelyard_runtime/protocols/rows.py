@@ -50,6 +50,8 @@ def _in_order(model: Model, row: Any, where: str) -> list[Any]:
     """Return a row as a list, in the model's order of names."""
     if type(row) is list:
         return row
+    if isinstance(row, str) and model.features == 1 and model.text_features:
+        return [row]  # the one text of a model of texts
     if not isinstance(row, dict):
         raise WrongInput(f"{where} is {kind_of(row)}; send a list of numbers{_or_names(model)}")
     names = model.feature_names

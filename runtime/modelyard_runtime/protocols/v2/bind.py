@@ -82,6 +82,8 @@ def _columns(model: Model, names: Sequence[str], given: Mapping[str, Array]) -> 
 
 
 def _fit(model: Model, spec: TensorSpec, tensor: Array) -> Array:
+    if model.text_features and spec.shape == (-1, 1) and tensor.ndim == 1:
+        tensor = tensor.reshape(-1, 1)  # texts, one a row
     wanted, shape = spec.shape, tensor.shape
     # Of an input without a shape, which an ONNX graph may have, any is taken: the graph judges it.
     if (
