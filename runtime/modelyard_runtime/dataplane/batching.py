@@ -10,6 +10,7 @@ import asyncio
 import contextvars
 import itertools
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
@@ -57,7 +58,7 @@ class Batch:
     requests: Sequence[_Request]
     rows: int
     started: float = 0.0
-    """By the event loop's clock."""
+    """By the batcher's clock."""
     thread: int = 0
     """The identifier of the thread that computes it; 0 before it has begun."""
 
@@ -73,15 +74,17 @@ class Batcher:
         max_rows: int = 64,
         max_delay: float = 0.0,
         on_batch: Callable[[int], None] = lambda rows: None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """At most `max_queue` requests wait for one of `threads` threads, which compute up to `max_rows` rows at once.
 
         A request of more rows is computed alone. For `max_delay` seconds a request waits for others even where a
-        thread is idle. `on_batch` is told the rows of every batch that is computed.
+        thread is idle. `on_batch` is told the rows of every batch that is computed. `clock` gives monotonic seconds.
         """
         self._threads = ThreadPool(threads, "compute")
         self._idle = threads
         self.threads = threads
+        self.clock = clock
         self.running: set[Batch] = set()
         """Batches that are computed now, each in a thread."""
         self._max_queue = max_queue
@@ -150,7 +153,7 @@ class Batcher:
             if batch is None:
                 continue
             self._idle -= 1
-            batch.started = loop.time()
+            batch.started = self.clock()
             self.running.add(batch)
             self._on_batch(batch.rows)
             for index, request in enumerate(batch.requests):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
 
@@ -49,7 +48,7 @@ class Executor:
             max_delay=max_delay,
             on_batch=on_batch,
         )
-        self.watchdog = Watchdog(self._batcher, timeout=timeout, clock=lambda: asyncio.get_running_loop().time())
+        self.watchdog = Watchdog(self._batcher, timeout=timeout)
 
     @property
     def queue_rows(self) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from modelyard_runtime.dataplane.batching import Batch, Batcher
 
@@ -21,11 +21,10 @@ _DEAD = 3
 class Watchdog:
     """Looks after the computations of a batcher. For the event loop's thread."""
 
-    def __init__(self, batcher: Batcher, *, timeout: float, clock: Callable[[], float]) -> None:
-        """`timeout` of a request in seconds; `clock` gives the event loop's time."""
+    def __init__(self, batcher: Batcher, *, timeout: float) -> None:
+        """`timeout` of a request in seconds."""
         self._batcher = batcher
         self._timeout = timeout
-        self._clock = clock
         self._told: set[int] = set()
         """Batches whose stacks are in the log."""
 
@@ -58,7 +57,7 @@ class Watchdog:
         self._told = {id(batch) for batch in stuck}
 
     def _older_than(self, timeouts: int) -> Sequence[Batch]:
-        since = self._clock() - timeouts * self._timeout
+        since = self._batcher.clock() - timeouts * self._timeout
         return [batch for batch in self._batcher.running if batch.started < since]
 
 

@@ -8,30 +8,27 @@ in the order of their requests, refusals too. Each carries the request's id, and
 
 from __future__ import annotations
 
-import itertools
-import os
 import random
 import re
-from collections.abc import Callable, Coroutine, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Protocol
 
 import httptools
-import orjson
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from modelyard_runtime.contract import HEADER_REQUEST_ID
 from modelyard_runtime.dataplane.call import Client
 from modelyard_runtime.dataplane.offload import LOOP_BYTES
 from modelyard_runtime.http.asgi import CLIENT_EXTENSION
-from modelyard_runtime.http.response import Header, Response
+from modelyard_runtime.http.response import Header, Response, json_response
 from modelyard_runtime.telemetry.log import CURRENT_REQUEST, RequestContext
+from modelyard_runtime.transport.limits import ConnectionLimits
 from modelyard_runtime.transport.stepping import Stepped, take_first_step
 
 if TYPE_CHECKING:
     import asyncio
 
-__all__ = ["Connection", "ConnectionLimits", "WholeRequestRoute"]
+__all__ = ["Connection", "WholeRequestRoute"]
 
 _REQUEST_ID = HEADER_REQUEST_ID.encode()
 _TRACEPARENT = b"traceparent"
@@ -40,17 +37,10 @@ _TRACE = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _INVALID = "the request is not valid HTTP/1.1; check the client"
 _INCOMPLETE = "the request ended before it was complete; check the client"
 _LINGER_SECONDS = 1.0
-_REASONS = {400: b"Bad Request", 408: b"Request Timeout", 431: b"Request Header Fields Too Large"}
 _GATHER_SECONDS = 0.05
 """How long a body is waited for here; then the application waits, and minds the request's deadline."""
 _PIECE = 16384
 """Bytes that are parsed before requests that were sent ahead of their turn are looked at: these wait unparsed."""
-
-
-def _request_ids() -> Iterator[bytes]:
-    """Make ids that no other process makes: a random beginning and a count."""
-    beginning = os.urandom(6).hex().encode()
-    return (b"%b-%x" % (beginning, number) for number in itertools.count())
 
 
 class WholeRequestRoute(Protocol):
@@ -58,24 +48,6 @@ class WholeRequestRoute(Protocol):
 
     def begin(self, headers: list[Header], body: bytes, client: Client) -> Coroutine[Any, Any, Response]:
         """Return the coroutine that answers and never raises; its first step is taken outside a task."""
-
-
-@dataclass(frozen=True)
-class ConnectionLimits:
-    """Bounds on a client's use of its connection."""
-
-    head_seconds: float = 10.0
-    """From the first byte of a request to the end of its headers."""
-    head_bytes: int = 65536
-    """The request line and the headers together."""
-    idle_seconds: float = 75.0
-    """Without a request; longer than the usual client's and balancer's, so that they close first."""
-    stall_seconds: float = 30.0
-    """For which a client may leave its responses unread, once no more of them fit into the buffers between."""
-    max_age: float = 0.0
-    """After this many seconds, give or take a tenth, a connection closes with its next answer; 0: never."""
-    ids: Iterator[bytes] = field(default_factory=_request_ids)
-    """Ids for requests that bring none."""
 
 
 class Connection(HttpToolsProtocol):
@@ -433,9 +405,7 @@ class Connection(HttpToolsProtocol):
         """End the connection with an error, after the responses to the requests before it."""
         if self._refused or self.transport.is_closing():
             return
-        body = orjson.dumps({"error": message})
-        head = b"HTTP/1.1 %d %b\r\ncontent-type: application/json\r\nconnection: close\r\n" % (status, _REASONS[status])
-        self._refused = head + b"content-length: %d\r\n\r\n" % len(body) + body
+        self._refused = json_response(status, {"error": message}).encode((), keep_alive=False)
         self._unparsed = b""
         broken = self.cycle
         if broken is not None and not broken.response_complete and broken.more_body:

@@ -12,7 +12,8 @@ from typing import Any
 import uvicorn
 
 from modelyard_runtime.http.drain import Drain, Phase, refuse_new_connections
-from modelyard_runtime.transport.connection import Connection, ConnectionLimits, WholeRequestRoute
+from modelyard_runtime.transport.connection import Connection, WholeRequestRoute
+from modelyard_runtime.transport.limits import ConnectionLimits
 from modelyard_runtime.transport.sockets import BACKLOG
 
 __all__ = ["HttpServer"]

@@ -25,9 +25,9 @@ from modelyard_runtime.telemetry.metrics import Metrics
 from modelyard_runtime.telemetry.statistics import Statistics
 from modelyard_runtime.telemetry.totals import OwnTotals, Totals
 from modelyard_runtime.telemetry.tracing import end_tracing, start_tracing
-from modelyard_runtime.transport.connection import ConnectionLimits
 from modelyard_runtime.transport.grpc import start_grpc
 from modelyard_runtime.transport.http_server import HttpServer
+from modelyard_runtime.transport.limits import ConnectionLimits
 from modelyard_runtime.transport.sockets import http_taken, open_listener
 
 __all__ = ["serve"]

@@ -14,7 +14,8 @@ from typing import Any
 import httpx
 import pytest
 import uvicorn
-from modelyard_runtime.transport.connection import Connection, ConnectionLimits
+from modelyard_runtime.transport.connection import Connection
+from modelyard_runtime.transport.limits import ConnectionLimits
 from unit.runtime.support import SUM, FakeTransport, Server, start_server
 from uvicorn.server import ServerState
 

@@ -13,7 +13,8 @@ import pytest
 import uvicorn
 from modelyard_runtime.dataplane.call import Client
 from modelyard_runtime.http.response import Header, Response
-from modelyard_runtime.transport.connection import Connection, ConnectionLimits
+from modelyard_runtime.transport.connection import Connection
+from modelyard_runtime.transport.limits import ConnectionLimits
 from unit.runtime.support import SUM, FakeTransport, Server, start_server
 from uvicorn.server import ServerState
 

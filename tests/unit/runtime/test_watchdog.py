@@ -31,8 +31,8 @@ class Model:
 def watching(*started: float, threads: int = 2) -> tuple[Watchdog, list[float]]:
     now = [0.0]
     running = {Batch((), rows=1, started=at, thread=threading.get_ident()) for at in started}
-    batcher = cast("Batcher", SimpleNamespace(threads=threads, running=running))
-    return Watchdog(batcher, timeout=10, clock=lambda: now[0]), now
+    batcher = cast("Batcher", SimpleNamespace(threads=threads, running=running, clock=lambda: now[0]))
+    return Watchdog(batcher, timeout=10), now
 
 
 @pytest.mark.parametrize(
