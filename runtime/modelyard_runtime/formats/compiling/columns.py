@@ -11,9 +11,32 @@ from modelyard_runtime.formats.base import Array
 from modelyard_runtime.formats.compiling.program import NotCompilable, Step, kind_of
 from modelyard_runtime.formats.compiling.steps import chain, compile_transformer
 
-__all__ = ["by_position", "compile_steps", "first_step", "pipeline_steps", "positions", "text_columns"]
+__all__ = [
+    "by_position",
+    "compile_steps",
+    "first_step",
+    "pipeline_steps",
+    "positions",
+    "text_columns",
+    "wrapped_estimators",
+]
 
 _KEEP_COLUMNS = frozenset({"SimpleImputer", "StandardScaler", "MinMaxScaler", "RobustScaler", "MaxAbsScaler"})
+
+_WRAPPERS = {
+    **dict.fromkeys(
+        ("GridSearchCV", "RandomizedSearchCV", "HalvingGridSearchCV", "HalvingRandomSearchCV"), "best_estimator_"
+    ),
+    **dict.fromkeys(("VotingClassifier", "VotingRegressor", "StackingClassifier", "StackingRegressor"), "estimators_"),
+    **dict.fromkeys(
+        ("MultiOutputClassifier", "MultiOutputRegressor", "OneVsRestClassifier", "OneVsOneClassifier"), "estimators_"
+    ),
+    **dict.fromkeys(("SelfTrainingClassifier", "FixedThresholdClassifier", "TunedThresholdClassifierCV"), "estimator_"),
+    "CalibratedClassifierCV": "calibrated_classifiers_",
+    "TransformedTargetRegressor": "regressor_",
+    "FeatureUnion": "transformer_list",
+}
+"""Wrappers of scikit-learn's, by the attribute that holds what they wrap."""
 
 
 def pipeline_steps(estimator: Any) -> list[Any]:
@@ -26,6 +49,24 @@ def pipeline_steps(estimator: Any) -> list[Any]:
         if step is not None and step != "passthrough"
         for inner in pipeline_steps(step)
     ]
+
+
+def wrapped_estimators(estimator: Any) -> list[Any]:
+    """Return the fitted estimators to which one of scikit-learn's wrappers hands its own columns; none for others."""
+    found = getattr(estimator, _WRAPPERS.get(type(estimator).__name__, ""), None)
+    if found is None:
+        return []
+    items = found.ravel().tolist() if isinstance(found, np.ndarray) else found if isinstance(found, list) else [found]
+    inner = [item[1] if isinstance(item, tuple) else item for item in items]
+    return [getattr(item, "estimator", item) if _is_calibrated(item) else item for item in inner if _is_estimator(item)]
+
+
+def _is_estimator(item: Any) -> bool:
+    return item is not None and not isinstance(item, str)
+
+
+def _is_calibrated(item: Any) -> bool:
+    return type(item).__name__ == "_CalibratedClassifier"
 
 
 def first_step(estimator: Any) -> Any:
@@ -118,6 +159,8 @@ def _column_transformers(estimator: Any) -> Iterator[Any]:
             for _, inner, _ in getattr(step, "transformers_", ()):
                 if not isinstance(inner, str):
                     yield from _column_transformers(inner)
+        for wrapped in wrapped_estimators(step):
+            yield from _column_transformers(wrapped)
 
 
 def text_columns(estimator: Any) -> frozenset[int]:
@@ -132,6 +175,10 @@ def _text_columns(estimator: Any) -> Iterator[int]:
                 if not isinstance(inner, str):
                     chosen = positions(step, columns)
                     yield from (int(chosen[index]) for index in _text_columns(inner))
+            return
+        if inner := wrapped_estimators(step):
+            for wrapped in inner:
+                yield from _text_columns(wrapped)
             return
         for index, categories in enumerate(getattr(step, "categories_", ())):
             if any(isinstance(category, str) for category in np.asarray(categories).tolist()):

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from modelyard_runtime.formats.base import Array
-from modelyard_runtime.formats.compiling.columns import pipeline_steps, positions
+from modelyard_runtime.formats.compiling.columns import pipeline_steps, positions, wrapped_estimators
 
 __all__ = ["made_rows"]
 
@@ -47,6 +47,10 @@ def _collect(estimator: Any, known: list[list[Any]], columns: Array) -> None:
             for _, inner, chosen in step.transformers_:
                 if not isinstance(inner, str):
                     _collect(inner, known, columns[positions(step, chosen)])
+            return
+        if inner := wrapped_estimators(step):
+            for wrapped in inner:
+                _collect(wrapped, known, columns)
             return
         values = _values(step, len(columns))
         if values is None:
