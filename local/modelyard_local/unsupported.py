@@ -39,6 +39,7 @@ _KNOWN: Mapping[str, Mapping[str, object]] = {
     },
     "Service": {"selector": None, "clusterIP": None, "ports": None},
     "ConfigMap": {},
+    "ControllerRevision": {},
 }
 
 

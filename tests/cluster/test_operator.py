@@ -77,6 +77,45 @@ def test_a_bad_new_version_is_told_while_the_old_one_serves(ns: Namespace) -> No
     assert old["metadata"]["uid"] in [pod["metadata"]["uid"] for pod in ns.pods("churn")]
 
 
+def test_a_failed_rollout_goes_back_to_the_spec_that_was_ready_and_stays_there(ns: Namespace) -> None:
+    rollout = {"onFailure": "Rollback"}
+    ns.apply(model_deployment(replicas=1, rollout=rollout))
+    serve(ns, "churn")
+    ns.wait_for_condition("mdep", "churn", "Ready", "True", "Ready")
+    [old] = ns.pods("churn")
+    eventually(lambda: ns.kubectl("get", "controllerrevisions", "-o", "name"), what="the revision to be kept")
+
+    bad = model_deployment(replicas=1, rollout=rollout, model={"uri": "pvc://models/churn/2"})
+    ns.apply(bad)
+    new = eventually(lambda: ns.pods("churn"), lambda pods: len(pods) == 2, "the pod of the new version")
+    [name] = [pod["metadata"]["name"] for pod in new if pod["metadata"]["uid"] != old["metadata"]["uid"]]
+    ns.patch_status("pod", name, pod_failed("LoadFailed", "weights has 3 numbers, features has 4 names"))
+
+    condition = ns.wait_for_condition("mdep", "churn", "Ready", "False", "RolledBack")
+    assert "failed with LoadFailed: weights has 3 numbers" in condition["message"]
+    eventually(
+        lambda: [pod["metadata"]["uid"] for pod in ns.pods("churn") if "deletionTimestamp" not in pod["metadata"]],
+        lambda uids: uids == [old["metadata"]["uid"]],
+        "the failed pod to go, and the old one to stay",
+    )
+    assert ns.condition("mdep", "churn", "Available")["status"] == "True"
+    assert (ns.get("mdep", "churn") or {})["spec"]["model"]["uri"] == "pvc://models/churn/2"
+    generation = (ns.get("deployment", "churn") or {})["metadata"]["generation"]
+
+    ns.apply(bad)
+    ns.kubectl("delete", "service", "churn-pods")
+    eventually(lambda: ns.get("service", "churn-pods"), bool, "one more reconcile")
+
+    assert ns.condition("mdep", "churn", "Ready")["message"] == condition["message"]
+    assert (ns.get("deployment", "churn") or {})["metadata"]["generation"] == generation
+
+    ns.apply(model_deployment(replicas=1, rollout=rollout, model={"uri": "pvc://models/churn/3"}))
+
+    eventually(lambda: ns.pods("churn"), lambda pods: len(pods) == 2, "the next version to be tried")
+    serve(ns, "churn", uri="pvc://models/churn/3")
+    ns.wait_for_condition("mdep", "churn", "Ready", "True", "Ready")
+
+
 def test_another_objects_name_is_never_touched(ns: Namespace) -> None:
     ns.kubectl("create", "service", "clusterip", "churn", "--tcp=80:80")
     before = ns.get("service", "churn")

@@ -72,7 +72,7 @@ to say (kube/paths.py, reconcile/), and a test holds the two together.
 # children from other objects of these kinds, and who may create Deployments may run any pod, under any ServiceAccount of
 # the namespace: where that is too much to give for the whole cluster, set watchNamespaces.
 - apiGroups: [apps]
-  resources: [deployments]
+  resources: [deployments, controllerrevisions]
   verbs: [get, list, watch, create, patch, delete]
 - apiGroups: [autoscaling]
   resources: [horizontalpodautoscalers]

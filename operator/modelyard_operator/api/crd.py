@@ -51,12 +51,13 @@ def _structural(node: dict[str, Any], definitions: dict[str, Any]) -> dict[str, 
         return _structural({**options[0], **rest}, definitions)
     result = {key: value for key, value in node.items() if key in _KEYWORDS or key.startswith("x-kubernetes-")}
     result = copy.deepcopy(result)  # of a type that is used twice, YAML would write the second as an alias
-    if "properties" in node:
+    if not result.get("properties"):
+        result.pop("properties", None)  # an API server keeps no empty ones: tools would find a difference for ever
+    else:
         result["properties"] = {name: _structural(child, definitions) for name, child in node["properties"].items()}
         if (
             "default" not in result
             and "required" not in result
-            and result["properties"]
             and all("default" in child for child in result["properties"].values())
         ):
             result["default"] = {}  # so that the API server fills in the defaults below

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field, PlainValidator, WithJsonSchema
 from pydantic_core import PydanticCustomError
@@ -114,6 +114,11 @@ class Rollout(Spec):
     progress_deadline: Annotated[DurationString, between("10s", "24h")] = Field(
         "10m",
         description="How long a rollout, and each new pod's start, may go without progress before it has failed.",
+    )
+    on_failure: Literal["Rollback", "Hold"] = Field(
+        "Hold",
+        description="What becomes of a rollout whose new pods fail or that passed its deadline. Rollback: the last "
+        "spec that was Ready runs again, until this one is edited. Hold: it stays as it is, old pods serving.",
     )
 
 

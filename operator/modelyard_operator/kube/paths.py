@@ -12,12 +12,21 @@ _PREFIXES = {
     "Service": ("api/v1", "services"),
     "ConfigMap": ("api/v1", "configmaps"),
     "Pod": ("api/v1", "pods"),
+    "ControllerRevision": ("apis/apps/v1", "controllerrevisions"),
     "HorizontalPodAutoscaler": ("apis/autoscaling/v2", "horizontalpodautoscalers"),
     "PodDisruptionBudget": ("apis/policy/v1", "poddisruptionbudgets"),
     "Lease": ("apis/coordination.k8s.io/v1", "leases"),
     **{kind.kind: (f"apis/{GROUP_VERSION}", kind.plural) for kind in CUSTOM_KINDS.values()},
 }
-_CHILDREN = ("Deployment", "Service", "ConfigMap", "HorizontalPodAutoscaler", "PodDisruptionBudget", "Pod")
+_CHILDREN = (
+    "Deployment",
+    "Service",
+    "ConfigMap",
+    "HorizontalPodAutoscaler",
+    "PodDisruptionBudget",
+    "ControllerRevision",
+    "Pod",
+)
 
 
 def collection_path(kind: str, namespace: str = "") -> str:

@@ -20,7 +20,14 @@ __all__ = [
     "is_child",
 ]
 
-CHILD_KINDS = ("Deployment", "Service", "ConfigMap", "HorizontalPodAutoscaler", "PodDisruptionBudget")
+CHILD_KINDS = (
+    "Deployment",
+    "Service",
+    "ConfigMap",
+    "HorizontalPodAutoscaler",
+    "PodDisruptionBudget",
+    "ControllerRevision",
+)
 
 
 class NameConflict(Exception):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
+from functools import partial
 
 from modelyard_runtime.contract import Failure
 
@@ -10,18 +12,21 @@ from modelyard_operator.api.modeldeployment import ModelDeploymentSpec
 from modelyard_operator.api.schema import InvalidManifest
 from modelyard_operator.manifests.common import COMPONENT_RUNTIME, LABEL_REVISION, selector_labels
 from modelyard_operator.manifests.modeldeployment import render_model_deployment
+from modelyard_operator.manifests.revision import KEPT_REVISIONS, is_of_spec, newest_first, revision, spec_of_revision
 from modelyard_operator.reconcile.children import NameConflict, NamesakeLeaving, apply_children, find_children, is_child
 from modelyard_operator.reconcile.conditions import Verdict, condition_of, conditions_from, ready_from
 from modelyard_operator.reconcile.context import Context
 from modelyard_operator.reconcile.pods import failure_among, fetch_report_of, is_ready, of_revision
 from modelyard_operator.reconcile.refusals import reason_of_refusal
-from modelyard_operator.reconcile.verbs import Object, Rejected
+from modelyard_operator.reconcile.rollback import given_up, rolled_back, target_of
+from modelyard_operator.reconcile.verbs import Cluster, Object, Rejected
 
 __all__ = ["observe_model_deployment", "reconcile_model_deployment"]
 
 _NAMESAKE_SECONDS = 1.0
 _CONFLICT_SECONDS = 30.0
 _REFUSED_SECONDS = 60.0
+_ROLLBACK_SECONDS = 0.1  # once the status tells of it, it is done
 
 
 async def reconcile_model_deployment(context: Context, owner: Object) -> float | None:
@@ -34,13 +39,25 @@ async def reconcile_model_deployment(context: Context, owner: Object) -> float |
         Unavailable: the cluster did not answer; nothing is lost, try again.
     """
     cluster, metadata = context.cluster, owner["metadata"]
+    selector = selector_labels(COMPONENT_RUNTIME, metadata["name"])
+    revisions = newest_first(
+        obj for obj in await cluster.list("ControllerRevision", metadata["namespace"], selector) if is_child(owner, obj)
+    )
+    target = target_of(owner, revisions)
+    gone_back: Verdict | None = None
     blocked: Verdict | None = None
     after: float | None = None
+    rolls_back = False
     try:
         spec = ModelDeploymentSpec.parse(owner["spec"])
+        rolls_back = spec.rollout.on_failure == "Rollback"
+        if target is not None and rolls_back and (gone_back := given_up(owner)) is not None:
+            blocked = gone_back
+            spec = ModelDeploymentSpec.parse(spec_of_revision(target, owner))
         rendered = render_model_deployment(owner, spec, context.settings)
         await find_children(cluster, owner, [(child["kind"], child["metadata"]["name"]) for child in rendered])
-        await apply_children(cluster, owner, rendered)
+        kept = [("ControllerRevision", obj["metadata"]["name"]) for obj in revisions[:KEPT_REVISIONS]]
+        await apply_children(cluster, owner, rendered, also_kept=kept)
     except InvalidManifest as error:
         blocked = _blocked("InvalidSpec", str(error))
     except NameConflict as conflict:
@@ -50,21 +67,35 @@ async def reconcile_model_deployment(context: Context, owner: Object) -> float |
     except Rejected as error:
         reason = reason_of_refusal(error) or "InvalidPodTemplate"
         blocked, after = _blocked(reason, f"the cluster refused it: {error}"), _REFUSED_SECONDS
+    # Trouble with the earlier spec is no reason to try once more the one that was given up.
+    blocked = gone_back or blocked
     deployment = await cluster.get("Deployment", metadata["namespace"], metadata["name"])
-    selector = selector_labels(COMPONENT_RUNTIME, metadata["name"])
     pods = await cluster.list("Pod", metadata["namespace"], selector)
     autoscaler = await cluster.get("HorizontalPodAutoscaler", metadata["namespace"], metadata["name"])
-    status = observe_model_deployment(
+    observe = partial(
+        observe_model_deployment,
         owner,
         deployment=deployment if deployment is not None and is_child(owner, deployment) else None,
         pods=pods,
         autoscaler=autoscaler if autoscaler is not None and is_child(owner, autoscaler) else None,
-        blocked=blocked,
         url=context.settings.service_url(metadata["namespace"], metadata["name"]),
         now=context.now(),
     )
+    status = observe(blocked=blocked)
+    if rolls_back and blocked is None and target is not None:
+        failed = rolled_back(status["conditions"], target)
+        if failed is not None:
+            status, after = observe(blocked=failed), _ROLLBACK_SECONDS
     held = await context.status.write(owner, status)
+    if rolls_back and any(entry["type"] == "UpToDate" and entry["status"] == "True" for entry in status["conditions"]):
+        await _record(cluster, owner, revisions)
     return held if after is None else after if held is None else min(held, after)
+
+
+async def _record(cluster: Cluster, owner: Object, revisions: Sequence[Object]) -> None:
+    """Keep the present spec as the one that was Ready last."""
+    if not revisions or not is_of_spec(revisions[0], owner):
+        await cluster.apply(revision(owner))
 
 
 def _blocked(reason: str, message: str) -> Verdict:

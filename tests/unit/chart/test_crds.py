@@ -34,6 +34,18 @@ def test_the_chart_renders_the_generated_crds(chart: Chart, repository: Path, ke
         assert crd == generated(repository)[metadata["name"]]
 
 
+def test_nothing_is_written_that_an_api_server_would_not_keep(repository: Path) -> None:
+    """Helm and GitOps tools compare what they applied with what is there."""
+
+    def empty(value: Any, path: str) -> list[str]:
+        if isinstance(value, dict):
+            below = [found for key, child in value.items() for found in empty(child, f"{path}.{key}")]
+            return below if value or path.endswith((".default", ".status")) else [path]
+        return [found for item in value for found in empty(item, path)] if isinstance(value, list) else []
+
+    assert [path for name, crd in generated(repository).items() for path in empty(crd, name)] == []
+
+
 def test_crds_can_be_left_to_others(chart: Chart) -> None:
     assert chart.render(crds={"install": False}).of_kind("CustomResourceDefinition") == []
 
