@@ -57,8 +57,9 @@ class KubeCluster:
         self._connection, self._http = connection, http
         self.store = Store()
         self._clusterwide = not namespaces
+        page = asyncio.Lock()
         self._reflectors = [
-            Reflector(connection, self.store, self._tell, kind=kind, namespace=namespace, selector=selector)
+            Reflector(connection, self.store, self._tell, kind=kind, namespace=namespace, selector=selector, page=page)
             for kind, selector in watched_kinds().items()
             for namespace in (namespaces or ("",))
         ]

@@ -13,7 +13,7 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from modelyard_operator.api.kinds import CUSTOM_KINDS
 from modelyard_operator.kube.connection import Connection, Gone, NotFound
@@ -44,6 +44,7 @@ class Reflector:
         kind: of the objects.
         namespace: the one to watch; empty for all.
         selector: the label selector, applied by the server.
+        page: held for each page of a list. One for all reflectors: a page takes some MiB until it is in the store.
     """
 
     def __init__(
@@ -55,8 +56,10 @@ class Reflector:
         kind: str,
         namespace: str = "",
         selector: str = "",
+        page: asyncio.Lock,
     ) -> None:
         self._connection, self._store, self._on_change = connection, store, on_change
+        self._page_lock = page
         self._kind, self._namespace = kind, namespace
         self._path = collection_path(kind, namespace)
         self._query = {"labelSelector": selector} if selector else {}
@@ -98,20 +101,26 @@ class Reflector:
         listed: list[tuple[str, str]] = []
         query = {**self._query, "limit": _PAGE}
         while True:
-            page = await self._connection.request("GET", self._path, verb="list", kind=self._kind, query=query)
-            for obj in page["items"]:
-                listed.append((obj["metadata"]["namespace"], obj["metadata"]["name"]))
-                if self._store.put(self._kind, obj):
-                    self._on_change(self._kind, obj, False)
-            token = page["metadata"].get("continue")
-            if not token:
+            async with self._page_lock:
+                metadata = await self._take_page(query, listed)
+            if not metadata.get("continue"):
                 break
-            query["continue"] = token
-        version: str = page["metadata"]["resourceVersion"]
+            query["continue"] = metadata["continue"]
+        version: str = metadata["resourceVersion"]
         for obj in self._store.forget_others(self._kind, self._namespace, listed, int(version)):
             self._on_change(self._kind, obj, True)
         self.synced.set()
         return version
+
+    async def _take_page(self, query: Mapping[str, str], listed: list[tuple[str, str]]) -> Object:
+        """Put a page into the store, and its names into `listed`; return the list's metadata."""
+        page = await self._connection.request("GET", self._path, verb="list", kind=self._kind, query=query)
+        for obj in page["items"]:
+            listed.append((obj["metadata"]["namespace"], obj["metadata"]["name"]))
+            if self._store.put(self._kind, obj):
+                self._on_change(self._kind, obj, False)
+        metadata: Object = page["metadata"]
+        return metadata
 
     async def _watch(self, version: str) -> None:
         seconds = _WATCH_SECONDS + self._random.randrange(60)  # so that the kinds' watches do not end at one time
