@@ -7,6 +7,7 @@ that importing it costs nothing and drags nothing in.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 
@@ -33,8 +34,8 @@ __all__ = [
     "ROUTER_READY_PATH",
     "ROUTER_RUN_MOUNT",
     "ROUTER_SIDECAR_PORT",
-    "SCHEMES",
     "TERMINATION_LOG",
+    "URI_FORMS",
     "VOLUME_MOUNT",
     "Env",
     "Failure",
@@ -42,12 +43,12 @@ __all__ = [
     "FetchReport",
     "RouterFile",
     "RouterPath",
+    "UriForm",
     "parse_termination_message",
 ]
 
 # scripts/generate writes this line, from the modules in formats/ that declare one.
 FORMATS = ("catboost", "lightgbm", "linear", "logistic", "mlflow", "onnx", "python", "sklearn", "torch", "xgboost")
-SCHEMES = ("file", "pvc", "https", "s3", "gs", "az", "hf", "oci")
 
 ANY_FORMAT = "any"  # of an artifact that another server reads
 
@@ -78,6 +79,70 @@ HEADER_TIMEOUT = "x-request-timeout-ms"  # the client's own deadline, whole mill
 HEADER_VARIANT = "x-modelyard-variant"
 HEADER_PREDICTION_ID = "x-modelyard-prediction-id"
 HEADER_ROUTER = "x-modelyard-router"  # on a router's health checks: while they come, it still sends requests here
+
+
+@dataclass(frozen=True)
+class UriForm:
+    """The form of the URIs of one storage scheme, which the CRD and the runtime ask for alike.
+
+    `pattern` is a regular expression that RE2 (in CEL) and Python read alike, of the whole URI, with the groups `host`,
+    `path` and `revision`, or `tag` and `digest`. Besides, no part of a path is `.` or `..`.
+    """
+
+    shown: str
+    rule: str
+    """The pattern in words."""
+    pattern: str
+    credentials: bool = True
+    """Whether the scheme has credentials."""
+
+
+def _objects(scheme: str, holder: str, names: str) -> UriForm:
+    """Return the form of an object storage. A key that begins with a slash, or has an empty part, can't be a path."""
+    return UriForm(
+        f"{scheme}://{holder}/KEY",
+        f"a {holder.lower()} and the key of a file or a prefix, without an empty part; write % ? # as %25 %3F %23",
+        rf"{scheme}://(?P<host>{names})/(?P<path>[^/?#]+(/[^/?#]+)*)/?",
+    )
+
+
+_BUCKET = "[A-Za-z0-9][A-Za-z0-9._-]{1,221}"
+_HOST = r"([A-Za-z0-9][A-Za-z0-9.-]*|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?"
+_TAG = "[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}"
+URI_FORMS: Mapping[str, UriForm] = {
+    "file": UriForm(
+        "file:///PATH",
+        "the absolute path of a file or folder; write % ? # as %25 %3F %23",
+        "file://(localhost)?(?P<path>/+[^/?#][^?#]*)",
+        credentials=False,
+    ),
+    "pvc": UriForm(
+        "pvc://CLAIM/PATH",
+        "the name of a claim and a path in it, / for all of it; write % ? # as %25 %3F %23",
+        "pvc://(?P<host>[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?)(?P<path>/[^?#]*)",
+        credentials=False,
+    ),
+    "https": UriForm(
+        "https://HOST/PATH",
+        "a host and the path of one file, percent-encoded, without a fragment",
+        rf'https://(?P<host>{_HOST})(?P<path>/[!"$->@-~]+)([?][!"$-~]*)?',
+        credentials=False,
+    ),
+    "s3": _objects("s3", "BUCKET", _BUCKET),
+    "gs": _objects("gs", "BUCKET", _BUCKET),
+    "az": _objects("az", "CONTAINER", rf"{_BUCKET}|[$](root|web)"),
+    "hf": UriForm(
+        "hf://ORG/REPO@REVISION",
+        "a repository at a revision (`main` is the newest), and /PATH for a part of it; write a revision's / as %2F",
+        "hf://(?P<host>[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+)@(?P<revision>[A-Za-z0-9_.%-]+)(/(?P<path>[^?#]*))?",
+    ),
+    "oci": UriForm(
+        "oci://REGISTRY/REPOSITORY:TAG",
+        "a registry, a repository in lower case, and a tag or @sha256:DIGEST",
+        rf"oci://(?P<host>{_HOST})/(?P<path>[a-z0-9]+([._/-]+[a-z0-9]+)*)"
+        rf"(:(?P<tag>{_TAG})|(:{_TAG})?@(?P<digest>sha256:[0-9a-f]{{64}}))",
+    ),
+}
 
 
 class RouterFile(StrEnum):

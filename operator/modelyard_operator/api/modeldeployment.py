@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Annotated, Any, ClassVar
 
-from modelyard_runtime.contract import FORMATS, MAX_WORKERS, SCHEMES
+from modelyard_runtime.contract import FORMATS, MAX_WORKERS, URI_FORMS
 from pydantic import AfterValidator, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
@@ -36,43 +37,36 @@ def uri_scheme(uri: str) -> str:
     return scheme if separator else ""
 
 
-_FORMS = {
-    "file": r"file:///.+",
-    "pvc": r"pvc://[^/]+/.+",
-    "https": r"https://[^/]+/.+",
-    "s3": r"s3://[^/]+/.+",
-    "gs": r"gs://[^/]+/.+",
-    "az": r"az://[^/]+/.+",
-    "hf": r"hf://[^/@]+/[^/@]+@[^/@]+(/.*)?",
-    "oci": r"oci://[^/@]+/[^:@]+(:[^/:@]+|(:[^/:@]+)?@sha256:[0-9a-f]{64})",
-}
-"""What a complete URI of each scheme looks like, in the regular expressions that RE2 and Python agree on."""
-_SHOWN = (
-    "file:///PATH, pvc://CLAIM/PATH, https://HOST/PATH, s3://BUCKET/KEY, gs://BUCKET/KEY, az://CONTAINER/KEY, "
-    "hf://ORG/REPO@REVISION or oci://REGISTRY/REPOSITORY:TAG"
-)
-_WITH_CREDENTIALS = tuple(scheme for scheme in SCHEMES if scheme not in ("file", "pvc", "https"))
+_SHOWN = ", ".join(form.shown for form in URI_FORMS.values())
+_WITH_CREDENTIALS = tuple(scheme for scheme, form in URI_FORMS.items() if form.credentials)
 
 
 def _any_of(schemes: Iterable[str], value: str = "self") -> str:
     return " || ".join(f"{value}.startsWith('{scheme}://')" for scheme in schemes)
 
 
+def _has_form(scheme: str, uri: str) -> bool:
+    return uri_scheme(uri) != scheme or re.fullmatch(URI_FORMS[scheme].pattern, uri) is not None
+
+
 _URI_RULES = (
     Rule(
-        cel=_any_of(SCHEMES),
-        check=lambda uri: uri_scheme(uri) in SCHEMES,
-        message=f"must start with {', '.join(f'{scheme}://' for scheme in SCHEMES[:-1])} or {SCHEMES[-1]}://",
+        cel=_any_of(URI_FORMS),
+        check=lambda uri: uri_scheme(uri) in URI_FORMS,
+        message=f"must start with one of {', '.join(f'{scheme}://' for scheme in URI_FORMS)}",
     ),
     Rule(
-        cel="!self.split('/').exists(part, part == '..')",
-        check=lambda uri: ".." not in uri.split("/"),
-        message="must not contain '..': write the path without it",
+        cel="!self.split('/').exists(part, part == '.' || part == '..')",
+        check=lambda uri: not {".", ".."} & set(uri.split("/")),
+        message="must not contain '.' or '..' as a part of its path: write the path without it",
     ),
-    Rule(
-        cel=f"self.matches('^({'|'.join(_FORMS.values())})$') || !({_any_of(SCHEMES)})",
-        check=lambda uri: uri_scheme(uri) not in SCHEMES or re.fullmatch(_FORMS[uri_scheme(uri)], uri) is not None,
-        message=f"must name a file or folder: {_SHOWN}",
+    *(
+        Rule(
+            cel=f"!self.startsWith('{scheme}://') || self.matches(r'^({form.pattern})$')",
+            check=partial(_has_form, scheme),
+            message=f"must be of the form {form.shown}: {form.rule}",
+        )
+        for scheme, form in URI_FORMS.items()
     ),
 )
 

@@ -9,13 +9,10 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from modelyard_runtime.artifacts.copy import Budget, Copied, copy_tree
+from modelyard_runtime.artifacts.copy import Budget
 from modelyard_runtime.artifacts.digest import check_digest, default_version, digest_of_files, digest_of_hex
-from modelyard_runtime.artifacts.download import download
-from modelyard_runtime.artifacts.hub import fetch_repository
 from modelyard_runtime.artifacts.layout import ARTIFACT_DIR, REPORT_FILE, write_report
-from modelyard_runtime.artifacts.objects import fetch_objects
-from modelyard_runtime.artifacts.oci import fetch_image
+from modelyard_runtime.artifacts.schemes import FETCHES
 from modelyard_runtime.artifacts.transfer import Transfer
 from modelyard_runtime.artifacts.unpack import is_archive, unpack
 from modelyard_runtime.artifacts.uri import ArtifactURI, parse_uri
@@ -58,9 +55,8 @@ def fetch(
             shutil.rmtree(leftover)
         staging = Path(tempfile.mkdtemp(prefix=_STAGING, dir=directory))
         try:
-            single, actual, size = _receive(
-                parsed, staging / _RECEIVED, claim_root, Transfer(Budget.of(max_bytes), environ)
-            )
+            transfer = Transfer(Budget.of(max_bytes), environ, claim_root)
+            single, actual, size = _receive(parsed, staging / _RECEIVED, transfer)
             check_digest(actual, digest, uri)
             _unpack(staging, single, max_bytes)
             if format != ANY_FORMAT:
@@ -79,30 +75,14 @@ def fetch(
     return report
 
 
-def _receive(uri: ArtifactURI, target: Path, claim_root: Path, transfer: Transfer) -> tuple[str | None, str, int]:
+def _receive(uri: ArtifactURI, target: Path, transfer: Transfer) -> tuple[str | None, str, int]:
     """Copy or download into the new folder `target`; return the name of a single file, the digest and the bytes."""
     target.mkdir()
-    copied = _copy(uri, target, claim_root, transfer)
+    copied = FETCHES[uri.scheme](uri, target, transfer)
     if copied.single:
         name, sha256 = next(iter(copied.files.items()))
         return name, digest_of_hex(sha256), copied.bytes
     return None, digest_of_files(copied.files), copied.bytes
-
-
-def _copy(uri: ArtifactURI, target: Path, claim_root: Path, transfer: Transfer) -> Copied:
-    match uri.scheme:
-        case "file":
-            return copy_tree(Path(uri.path), None, target, transfer.budget)
-        case "pvc":
-            return copy_tree(claim_root / uri.path, claim_root, target, transfer.budget)
-        case "https":
-            return download(uri, target, transfer)
-        case "hf":
-            return fetch_repository(uri, target, transfer)
-        case "oci":
-            return fetch_image(uri, target, transfer)
-        case _:
-            return fetch_objects(uri, target, transfer)
 
 
 def _unpack(staging: Path, single: str | None, max_bytes: int) -> None:

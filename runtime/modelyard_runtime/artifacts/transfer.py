@@ -1,4 +1,4 @@
-"""What every way of fetching shares: the budget, the retries, the progress lines, and a file that can be continued."""
+"""The parts that all schemes share: the budget, the retries, the progress lines, and a file that can be continued."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 from modelyard_runtime.artifacts.copy import Budget
+from modelyard_runtime.contract import PVC_MOUNT
 from modelyard_runtime.errors import LoadFailed
 
 __all__ = ["Incoming", "Transfer", "Transient", "megabytes"]
@@ -39,10 +40,13 @@ def _to_log(line: str) -> None:
 
 @dataclass
 class Transfer:
-    """One fetch: what it may take, where its settings come from, how it waits and what it says."""
+    """One fetch: its limits, its settings, its clock and its log."""
 
     budget: Budget
     environ: Mapping[str, str] = field(default_factory=dict)
+    """Credentials and endpoints."""
+    claim_root: Path = Path(PVC_MOUNT)
+    """The folder where the claim of a pvc:// uri is mounted."""
     sleep: Callable[[float], None] = time.sleep
     now: Callable[[], float] = time.monotonic
     say: Callable[[str], None] = _to_log

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
-from modelyard_runtime.contract import SCHEMES
+from modelyard_runtime.contract import URI_FORMS
 
 from .harness import Chart
 
@@ -165,7 +165,7 @@ def test_the_notes_say_what_to_do_next(chart: Chart) -> None:
     assert "kubectl -n modelyard-system rollout status deployment/modelyard-operator" in notes
     assert "kubectl -n team-a apply" in notes
     assert "modelyard.dev/v1alpha1" in notes
-    assert [scheme for scheme in SCHEMES if f"{scheme}://" not in notes] == ["file"]  # that one is in the image
+    assert [scheme for scheme in URI_FORMS if f"{scheme}://" not in notes] == ["file"]  # that one is in the image
     assert "deletes every" not in notes
 
 

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 import trustme
 from modelyard_runtime.artifacts.copy import Budget
-from modelyard_runtime.artifacts.download import download
 from modelyard_runtime.artifacts.fetch import fetch
+from modelyard_runtime.artifacts.schemes import https
 from modelyard_runtime.artifacts.transfer import Transfer
 from modelyard_runtime.artifacts.uri import parse_uri
 from modelyard_runtime.errors import AccessDenied, ArtifactNotFound, LoadFailed, StartupFailure
@@ -37,7 +37,7 @@ class Site:
 
     def download(self, folder: Path, path: str = "/model.json", limit: int = 10**6) -> int:
         transfer = Transfer(Budget.of(limit), sleep=self.pauses.append)
-        return download(parse_uri(self.url + path), folder, transfer).bytes
+        return https.fetch(parse_uri(self.url + path), folder, transfer).bytes
 
 
 @pytest.fixture
@@ -218,7 +218,7 @@ def test_a_server_that_is_not_there_is_retried_and_named(tmp_path: Path, monkeyp
     pauses: list[float] = []
 
     with pytest.raises(LoadFailed) as caught:
-        download(parse_uri("https://localhost:1/m.json"), tmp_path, Transfer(Budget.of(10), sleep=pauses.append))
+        https.fetch(parse_uri("https://localhost:1/m.json"), tmp_path, Transfer(Budget.of(10), sleep=pauses.append))
 
     assert "no connection" in caught.value.message
     assert pauses == [0.5, 1.0, 2.0, 4.0]

@@ -177,10 +177,10 @@ def test_errors_of_the_hub_are_retried(hub: Hub, tmp_path: Path) -> None:
         ("hf://acme/churn@nothing", ArtifactNotFound, "no revision 'nothing'"),
         ("hf://acme/nothing@main", ArtifactNotFound, "give HF_TOKEN"),
         ("hf://acme/churn@main/nothing", ArtifactNotFound, "holds nothing at 'nothing'"),
-        ("hf://acme/churn", LoadFailed, "needs the form hf://ORG/REPO@REVISION"),
-        ("hf://churn@main", LoadFailed, "needs the form"),
+        ("hf://acme/churn", LoadFailed, "of the form hf://ORG/REPO@REVISION"),
+        ("hf://churn@main", LoadFailed, "of the form hf://"),
         ("hf://acme/churn@main/../x", LoadFailed, "'..'"),
-        ("hf://acme/churn@..%2Fx", LoadFailed, "needs the form"),
+        ("hf://acme/churn@..%2Fx", LoadFailed, "'.', '..'"),
     ],
 )
 def test_what_is_not_there_is_named(

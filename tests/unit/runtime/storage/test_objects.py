@@ -14,12 +14,13 @@ from pathlib import Path
 import obstore
 import pytest
 from modelyard_runtime.artifacts.fetch import fetch
-from modelyard_runtime.artifacts.stores import STORES
+from modelyard_runtime.artifacts.schemes import az, gs, s3
 from modelyard_runtime.errors import AccessDenied, ArtifactNotFound, LoadFailed, StartupFailure, UnsafeArtifact
 from unit.runtime.storage.servers import Cutter, Server, post
 from unit.runtime.support import SUM
 from unit.runtime.test_unpack import tar_gz, tar_member, zip_of
 
+STORAGES = {"s3": s3.STORAGE, "gs": gs.STORAGE, "az": az.STORAGE}
 MODEL = json.dumps(SUM).encode()
 LARGE = hashlib.sha256(b"seed").digest() * (256 * 1024)  # 8 MiB
 MANY = {
@@ -48,7 +49,7 @@ def put(server: Server, files: Mapping[str, bytes]) -> None:
             query = urllib.parse.urlencode({"uploadType": "media", "name": key})
             post(f"{server.url}/upload/storage/v1/b/models/o?{query}", content, "application/octet-stream")
         return
-    store = STORES[server.scheme].open("models", os.environ)
+    store = STORAGES[server.scheme].open("models", os.environ)
     for key, content in files.items():
         obstore.put(store, key, content)
 
@@ -135,7 +136,7 @@ def test_a_missing_key_or_an_empty_prefix_is_named(key: str, server: Server, tmp
     with pytest.raises(ArtifactNotFound) as caught:
         fetch(uri(server, key), tmp_path)
 
-    assert f"{STORES[server.scheme].holder} models has neither an object {key!r}" in caught.value.message
+    assert f"{STORAGES[server.scheme].holder} models has neither an object {key!r}" in caught.value.message
 
 
 @pytest.mark.parametrize("server", ["s3", "az"], indirect=True)  # fake-gcs-server answers 500, unlike Google
@@ -143,7 +144,7 @@ def test_a_missing_bucket_is_named(server: Server, tmp_path: Path) -> None:
     with pytest.raises(ArtifactNotFound) as caught:
         fetch(uri(server, "churn", bucket="nobody"), tmp_path)
 
-    assert f"{STORES[server.scheme].holder} nobody" in caught.value.message
+    assert f"{STORAGES[server.scheme].holder} nobody" in caught.value.message
 
 
 def test_what_is_too_large_is_refused_before_it_is_fetched(server: Server, tmp_path: Path) -> None:
@@ -177,7 +178,7 @@ def test_an_object_that_changes_meanwhile_is_not_mixed_with_the_old_one(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put(server, {"changed/model.json": MODEL})
-    before = obstore.head(STORES[server.scheme].open("models", os.environ), "changed/model.json")
+    before = obstore.head(STORAGES[server.scheme].open("models", os.environ), "changed/model.json")
     put(server, {"changed/model.json": MODEL + b" "})
     monkeypatch.setattr(obstore, "head", lambda *_: before)
 

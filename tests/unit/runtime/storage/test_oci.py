@@ -157,7 +157,7 @@ def bad(registry: Server) -> None:
         ("bad:image-out", UnsafeArtifact, "leaves the folder"),
         ("bad:twice", LoadFailed, "twice"),
         ("bad:broken", LoadFailed, "can't be unpacked"),
-        ("bad", LoadFailed, "needs the form oci://"),
+        ("bad", LoadFailed, "of the form oci://"),
     ],
 )
 def test_what_is_missing_or_bad_is_refused_with_a_reason(

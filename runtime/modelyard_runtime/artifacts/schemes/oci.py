@@ -22,7 +22,7 @@ from modelyard_runtime.artifacts.unpack import unpack_layer
 from modelyard_runtime.artifacts.uri import ArtifactURI
 from modelyard_runtime.errors import ArtifactNotFound, LoadFailed
 
-__all__ = ["fetch_image"]
+__all__ = ["fetch"]
 
 _INDEXES = ("application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json")
 _MANIFESTS = ("application/vnd.oci.image.manifest.v1+json", "application/vnd.docker.distribution.manifest.v2+json")
@@ -49,7 +49,7 @@ class _Layer:
         return re.search(r"[.+](tar|gzip|tgz)\b", self.media_type) is not None
 
 
-def fetch_image(uri: ArtifactURI, target: Path, transfer: Transfer) -> Copied:
+def fetch(uri: ArtifactURI, target: Path, transfer: Transfer) -> Copied:
     """Fetch the artifact or image at `uri` into the folder `target`; every manifest and blob is checked by its digest.
 
     Raises ArtifactNotFound, AccessDenied, UnsafeArtifact for paths and links that lead out, LoadFailed over the budget

@@ -21,7 +21,7 @@ from modelyard_runtime.artifacts.uri import ArtifactURI
 from modelyard_runtime.artifacts.web import Web
 from modelyard_runtime.errors import AccessDenied, ArtifactNotFound, LoadFailed
 
-__all__ = ["fetch_repository"]
+__all__ = ["fetch"]
 
 _HUB = "https://huggingface.co"
 _TOKEN = "give HF_TOKEN, a token that may read it, in the Secret of spec.model.credentials"  # noqa: S105 -- advice
@@ -35,7 +35,7 @@ class _File:
     """Of files in the large-file storage; empty for the others, which git names by another hash."""
 
 
-def fetch_repository(uri: ArtifactURI, target: Path, transfer: Transfer) -> Copied:
+def fetch(uri: ArtifactURI, target: Path, transfer: Transfer) -> Copied:
     """Fetch the repository, or the file or folder of it that the URI names, into the folder `target`.
 
     Raises ArtifactNotFound, AccessDenied (private or gated), UnsafeArtifact for paths that lead out, LoadFailed over

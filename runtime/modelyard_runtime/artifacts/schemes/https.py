@@ -10,10 +10,10 @@ from modelyard_runtime.artifacts.uri import ArtifactURI
 from modelyard_runtime.artifacts.web import Web, shown
 from modelyard_runtime.errors import AccessDenied, ArtifactNotFound, LoadFailed
 
-__all__ = ["download"]
+__all__ = ["fetch"]
 
 
-def download(uri: ArtifactURI, target: Path, transfer: Transfer) -> Copied:
+def fetch(uri: ArtifactURI, target: Path, transfer: Transfer) -> Copied:
     """Download the file at `uri` into the folder `target`.
 
     Certificates are checked against the system's authorities, or SSL_CERT_FILE. Server errors, timeouts and broken

@@ -1,25 +1,29 @@
-"""s3://, gs:// and az:// -- one object, or all objects below a prefix, through obstore (Rust's object_store)."""
+"""Object storage: one object, or all objects below a prefix, through obstore (Rust's object_store).
+
+obstore itself reads the process's environment, under the names that each storage's own tools use; what it does not
+know by itself (which certificates to trust, whether plain http is meant) is added here.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from modelyard_runtime.artifacts.copy import Copied
 from modelyard_runtime.artifacts.paths import safe_path
-from modelyard_runtime.artifacts.stores import STORES, Access
 from modelyard_runtime.artifacts.transfer import Incoming, Transfer, Transient
 from modelyard_runtime.artifacts.uri import ArtifactURI
 from modelyard_runtime.errors import AccessDenied, ArtifactNotFound, LoadFailed, UnsafeArtifact
 
 if TYPE_CHECKING:
     from obstore import GetOptions, ObjectMeta
-    from obstore.store import AzureStore, GCSStore, S3Store
+    from obstore.store import AzureStore, ClientConfig, GCSStore, RetryConfig, S3Store
 
-__all__ = ["fetch_objects"]
+__all__ = ["ObjectStorage", "client_options", "fetch_objects", "retry_options"]
 
 _CHUNK = 1024 * 1024
 _METADATA = r"/latest/(api|meta-data)|/computeMetadata/|/metadata/identity|//169\.254\.170\."
@@ -29,16 +33,50 @@ Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
+class ObjectStorage:
+    """The ways of one storage."""
+
+    holder: str
+    """The name that it gives to a bucket."""
+    open: Callable[[str, Mapping[str, str]], S3Store | GCSStore | AzureStore]
+    """Called with the bucket's name and the environment; raises what obstore raises."""
+    advice: str
+    """The next step where reading is refused: the credentials to give."""
+    place: str
+    """The settings to check where the bucket is not found."""
+
+
+def client_options(environ: Mapping[str, str], *endpoints: str) -> ClientConfig:
+    """Return the HTTP client's options: no limit on the whole, but on a silent connection; http if asked for."""
+    options: ClientConfig = {
+        "timeout": timedelta(days=7),
+        "connect_timeout": timedelta(seconds=10),
+        "read_timeout": timedelta(seconds=30),
+        "user_agent": "modelyard",
+        "allow_http": any(environ.get(name, "").lower().startswith("http://") for name in endpoints),
+    }
+    if authorities := environ.get("SSL_CERT_FILE"):
+        options["root_certificate"] = Path(authorities).read_bytes()
+    return options
+
+
+def retry_options() -> RetryConfig:
+    """Return the library's own retries of one request; Transfer.retry begins anew after them."""
+    pause = {"init_backoff": timedelta(seconds=0.2), "max_backoff": timedelta(seconds=5)}
+    return {"max_retries": 2, "retry_timeout": timedelta(seconds=60), "backoff": {"base": 2, **pause}}  # type: ignore[typeddict-item]
+
+
+@dataclass(frozen=True)
 class _Bucket:
     """A bucket, opened; every call goes through `guard`, which turns the library's errors into ours."""
 
     store: S3Store | GCSStore | AzureStore
     uri: ArtifactURI
-    access: Access
+    storage: ObjectStorage
 
     @property
     def holder(self) -> str:
-        return f"{self.access.holder} {self.uri.host}"
+        return f"{self.storage.holder} {self.uri.host}"
 
     def guard(self, call: Callable[[], Result], key: str) -> Result:
         """Call it. Raises FileNotFoundError, Transient, AccessDenied, LoadFailed, UnsafeArtifact.
@@ -78,13 +116,15 @@ class _Bucket:
         if re.search(_METADATA, text):
             raise AccessDenied(
                 f"{self.holder}: there are no credentials, and the machine's metadata service has none either; "
-                f"{self.access.advice}"
+                f"{self.storage.advice}"
             ) from None
         if code in _STALE or ("token request" in text and not re.search(r"code: 5\d\d", text)):
-            raise AccessDenied(f"{self.holder}: the credentials are not taken ({code}); {self.access.advice}") from None
+            raise AccessDenied(
+                f"{self.holder}: the credentials are not taken ({code}); {self.storage.advice}"
+            ) from None
         if re.search(r"code: 30\d|PermanentRedirect", text):
             raise LoadFailed(
-                f"{self.holder} is in another region or at another endpoint; {self.access.place}"
+                f"{self.holder} is in another region or at another endpoint; {self.storage.place}"
             ) from None
         if "certificate" in text.lower():
             raise AccessDenied(
@@ -93,7 +133,7 @@ class _Bucket:
         if re.search(r"code: 4\d\d", text) and not re.search(r"code: (408|425|429)", text):
             if re.search(r"code: 40[13]", text):
                 raise self._denied(code) from None
-            raise LoadFailed(f"{self.holder}, key {key!r}: the server answers {code}; {self.access.place}") from None
+            raise LoadFailed(f"{self.holder}, key {key!r}: the server answers {code}; {self.storage.place}") from None
         raise Transient(f"{self.holder}, key {key!r}: {code}") from None
 
     def changed(self, key: str) -> LoadFailed:
@@ -102,21 +142,21 @@ class _Bucket:
 
     def _denied(self, code: str) -> AccessDenied:
         return AccessDenied(
-            f"reading {str(self.uri.path)!r} in {self.holder} is not allowed ({code}); {self.access.advice}"
+            f"reading {str(self.uri.path)!r} in {self.holder} is not allowed ({code}); {self.storage.advice}"
         )
 
     def _no_bucket(self) -> NoReturn:
-        raise ArtifactNotFound(f"there is no {self.holder}; check the uri; {self.access.place}") from None
+        raise ArtifactNotFound(f"there is no {self.holder}; check the uri; {self.storage.place}") from None
 
 
-def fetch_objects(uri: ArtifactURI, target: Path, transfer: Transfer) -> Copied:
+def fetch_objects(storage: ObjectStorage, uri: ArtifactURI, target: Path, transfer: Transfer) -> Copied:
     """Fetch the object at `uri`, or all objects below that prefix, into the folder `target`.
 
     Server errors and broken connections are retried, and what has arrived of an object is kept as long as its ETag is
     the same. Raises ArtifactNotFound, AccessDenied, UnsafeArtifact for keys that lead out of the prefix, LoadFailed
     over the budget or where the library is not installed.
     """
-    bucket = _open(uri, transfer.environ)
+    bucket = _open(storage, uri, transfer.environ)
     key = str(uri.path)
     whole = _head(bucket, key, transfer)
     if whole is not None:
@@ -144,17 +184,16 @@ def fetch_objects(uri: ArtifactURI, target: Path, transfer: Transfer) -> Copied:
     return Copied(files, total, single=False)
 
 
-def _open(uri: ArtifactURI, environ: Mapping[str, str]) -> _Bucket:
-    access = STORES[uri.scheme]
+def _open(storage: ObjectStorage, uri: ArtifactURI, environ: Mapping[str, str]) -> _Bucket:
     try:
         from obstore.exceptions import BaseError  # noqa: PLC0415
     except ImportError:
         raise LoadFailed(f"{uri.scheme}:// needs the package obstore: pip install 'modelyard[storage]'") from None
     try:
-        return _Bucket(access.open(uri.host, environ), uri, access)
+        return _Bucket(storage.open(uri.host, environ), uri, storage)
     except (BaseError, ValueError, OSError):
         # The library's words could quote the key itself.
-        raise AccessDenied(f"the credentials for {uri.text} can't be read; {access.advice}") from None
+        raise AccessDenied(f"the credentials for {uri.text} can't be read; {storage.advice}") from None
 
 
 def _head(bucket: _Bucket, key: str, transfer: Transfer) -> ObjectMeta | None:
