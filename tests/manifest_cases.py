@@ -275,6 +275,8 @@ CASES = (
     _uri("file-with-spaces", "file:///models/my model", None),
     _uri("https-signed", "https://models.example:8443/churn.tar.gz?sig=a%2Fb&x='1'", None),
     _uri("https-with-a-space", "https://models.example/my churn.tar.gz"),
+    _uri("https-highest-port", "https://models.example:65535/churn.tar.gz", None),
+    _uri("https-no-such-port", "https://models.example:65536/churn.tar.gz"),
     _uri("https-with-a-password", "https://user:secret@models.example/churn.tar.gz"),
     _uri("s3-with-a-question-mark", "s3://models/churn?versionId=3"),
     _uri("s3-empty-part", "s3://models//churn"),

@@ -107,7 +107,8 @@ def _objects(scheme: str, holder: str, names: str) -> UriForm:
 
 
 _BUCKET = "[A-Za-z0-9][A-Za-z0-9._-]{1,221}"
-_HOST = r"([A-Za-z0-9][A-Za-z0-9.-]*|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?"
+_PORT = "([0-9]{1,4}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
+_HOST = rf"([A-Za-z0-9][A-Za-z0-9.-]*|\[[0-9A-Fa-f:.]+\])(:{_PORT})?"
 _TAG = "[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}"
 URI_FORMS: Mapping[str, UriForm] = {
     "file": UriForm(

@@ -37,12 +37,12 @@ class ArtifactURI:
 def parse_uri(text: str) -> ArtifactURI:
     """Parse a URI. Raises LoadFailed with the form that works."""
     scheme, separator, _ = text.partition("://")
+    if _USER.match(text):
+        raise LoadFailed(f"the {scheme} uri holds a user or password, which everyone could read; take it out")
     if not separator or scheme not in URI_FORMS:
         raise LoadFailed(
             f"the scheme of {text!r} is not supported; give {', '.join(form.shown for form in URI_FORMS.values())}"
         )
-    if scheme != "oci" and _USER.match(text):  # a colon before an @ is a tag before a digest there
-        raise LoadFailed(f"the {scheme} uri holds a user or password, which everyone could read; take it out")
     form = URI_FORMS[scheme]
     shown = text.partition("?")[0] if scheme == "https" else text  # a query can be a signature
     found = re.fullmatch(form.pattern, text)
@@ -51,10 +51,10 @@ def parse_uri(text: str) -> ArtifactURI:
     parts = {"host": "", "path": "", "revision": "", **{k: v for k, v in found.groupdict().items() if v is not None}}
     path = unquote(parts["path"])
     revision = unquote(parts["revision"])
-    for part in (*path.split("/"), *revision.split("/")):
+    for part in "/".join((parts["host"], path, revision)).split("/"):
         if part in (".", "..") or "\\" in part or any(ord(char) < 32 for char in part):
             raise LoadFailed(
-                f"the uri {shown!r} has '.', '..', a backslash or a control character in its path; write the plain path"
+                f"the uri {shown!r} has '.', '..', a backslash or a control character in a part of it; write it plainly"
             )
     absolute = "/" if scheme in ("file", "https") else ""
     return ArtifactURI(

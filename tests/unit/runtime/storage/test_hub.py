@@ -181,6 +181,7 @@ def test_errors_of_the_hub_are_retried(hub: Hub, tmp_path: Path) -> None:
         ("hf://churn@main", LoadFailed, "of the form hf://"),
         ("hf://acme/churn@main/../x", LoadFailed, "'..'"),
         ("hf://acme/churn@..%2Fx", LoadFailed, "'.', '..'"),
+        ("hf://acme/..@main", LoadFailed, "'.', '..'"),
     ],
 )
 def test_what_is_not_there_is_named(
