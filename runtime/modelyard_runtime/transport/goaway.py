@@ -1,9 +1,10 @@
-"""How a gRPC server's clients are sent elsewhere without a lost call, before the server itself is stopped.
+"""Sending a gRPC server's clients elsewhere without a lost call, before the server itself is stopped.
 
 gRPC's own stop sends GOAWAY and takes no more calls in the same moment: those that clients have sent by then end as
 CANCELLED (grpc/grpc issues 24237 and 41785). HTTP/2 (RFC 9113, 6.8) asks for a first GOAWAY that names the largest of
 all streams, after which a server goes on taking what comes until the client has seen it. gRPC sends that one only to
 connections of a great age, and has no call for it. So we send it ourselves: 17 bytes on the connection's own socket.
+Nothing else loses no call: tests/soak/test_grpc_stop.py has the other ways, and what each of them loses.
 
 Nothing may be half written then. Answers are held for a moment, and a connection on which something is on its way
 still is left to gRPC's stop; what gRPC writes by itself meanwhile is small, and goes out in one piece.
@@ -11,6 +12,7 @@ still is left to gRPC's stop; what gRPC writes by itself meanwhile is small, and
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import fcntl
 import os
@@ -18,10 +20,20 @@ import socket
 import stat
 import struct
 import termios
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager
+from typing import Protocol
 
 from modelyard_runtime.http.drain import refuse_new_connections
 
-__all__ = ["Sockets"]
+__all__ = ["Calls", "close_listener", "send_clients_away"]
+
+_ACCEPT_SECONDS = 0.2
+"""As for HTTP: handshakes under way come to their end, and are accepted."""
+_QUIET_SECONDS = 0.005
+_LOOK_SECONDS = 0.02
+_IDLE_SECONDS = 1.0
 
 _GOAWAY = b"".join(
     (
@@ -37,7 +49,53 @@ _SETTINGS_BYTES = 9
 """A server's first frame has so many at least, and must be the first."""
 
 
-class Sockets:
+class Calls(Protocol):
+    """The calls of a server."""
+
+    @property
+    def calls(self) -> int:
+        """Calls that are being answered."""
+
+    def hold_answers(self) -> AbstractContextManager[None]:
+        """Keep answers back while the block runs."""
+
+
+async def send_clients_away(port: int, calls: Calls, *, end: float, wait: Callable[[float], Awaitable[bool]]) -> None:
+    """Close the listener of a port, and have each client take its next calls elsewhere; return when they have gone.
+
+    Clients that were told and then stay, without a call, are not waited for. `end` is when to give up, in monotonic
+    seconds; `wait` waits for seconds, and returns whether to give up at once. Linux only.
+    """
+    await close_listener(port)
+    told: set[object] = set()
+    last_busy = time.monotonic()
+    while time.monotonic() < end:
+        with _Sockets(port) as sockets:
+            clients, quiet = sockets.clients, sockets.quiet
+        if not clients or time.monotonic() - last_busy > _IDLE_SECONDS:
+            return
+        if quiet - told:
+            with calls.hold_answers():
+                await asyncio.sleep(_QUIET_SECONDS)
+                with _Sockets(port) as sockets:
+                    gone = {client for client in quiet & sockets.quiet - told if sockets.send_away(client)}
+            told |= gone
+        if calls.calls:
+            last_busy = time.monotonic()
+        if await wait(_LOOK_SECONDS):
+            return
+
+
+async def close_listener(port: int) -> None:
+    """Have new connections to a port refused, after those that the kernel has taken are accepted."""
+    with _Sockets(port) as sockets:
+        sockets.refuse()
+    await asyncio.sleep(_ACCEPT_SECONDS)
+    with _Sockets(port) as sockets:
+        sockets.stop_listening()
+
+
+class _Sockets:
     """The sockets of this process with one local port. They are copies: close them at once, or no connection ends."""
 
     def __init__(self, port: int) -> None:
@@ -52,7 +110,7 @@ class Sockets:
             except OSError:  # it has ended
                 found.close()
 
-    def __enter__(self) -> Sockets:
+    def __enter__(self) -> _Sockets:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -17,7 +17,7 @@ from modelyard_runtime.protocols.rpc.messages import SERVICE, Messages
 from modelyard_runtime.protocols.rpc.service import InferenceService
 from modelyard_runtime.protocols.v2.repository import Repository
 from modelyard_runtime.telemetry.totals import Totals
-from modelyard_runtime.transport.goaway import Sockets
+from modelyard_runtime.transport.goaway import send_clients_away
 from modelyard_runtime.transport.sockets import grpc_taken
 
 if TYPE_CHECKING:
@@ -27,11 +27,6 @@ __all__ = ["GrpcServer"]
 
 _PING_MILLISECONDS = 10_000
 """How often a client may ask whether the connection lives; more often, and gRPC would close it."""
-_ACCEPT_SECONDS = 0.2
-"""As for HTTP: handshakes under way come to their end, and are accepted."""
-_QUIET_SECONDS = 0.005
-_LOOK_SECONDS = 0.02
-_IDLE_SECONDS = 1.0
 
 
 class GrpcServer:
@@ -92,7 +87,9 @@ class GrpcServer:
         await self._drain.until_left(self._drain_delay, self._plane.timeout)
         end = time.monotonic() + self._plane.timeout
         if sys.platform == "linux":
-            await self._send_clients_away(end)
+            await send_clients_away(
+                self.port, self._service, end=end, wait=lambda seconds: self._drain.wait_for(Phase.FORCED, seconds)
+            )
         # gRPC waits for clients as well, those that do not answer its pings: without calls, there is no need.
         grace = max(0.0, end - time.monotonic()) if self._service.calls or sys.platform != "linux" else None
         stopping = asyncio.ensure_future(self._server.stop(grace))
@@ -103,34 +100,6 @@ class GrpcServer:
         if not stopping.done():
             await self._server.stop(None)
         await stopping
-
-    async def _send_clients_away(self, end: float) -> None:
-        """Close the listener, and have each client take its next calls elsewhere; return when they have gone.
-
-        Clients that were told and then stay, without a call, are not waited for.
-        """
-        with Sockets(self.port) as sockets:
-            sockets.refuse()
-        await asyncio.sleep(_ACCEPT_SECONDS)
-        with Sockets(self.port) as sockets:
-            sockets.stop_listening()
-        told: set[object] = set()
-        last_busy = time.monotonic()
-        while time.monotonic() < end:
-            with Sockets(self.port) as sockets:
-                clients, quiet = sockets.clients, sockets.quiet
-            if not clients or time.monotonic() - last_busy > _IDLE_SECONDS:
-                return
-            if quiet - told:
-                with self._service.hold_answers():
-                    await asyncio.sleep(_QUIET_SECONDS)
-                    with Sockets(self.port) as sockets:
-                        gone = {client for client in quiet & sockets.quiet - told if sockets.send_away(client)}
-                told |= gone
-            if self._service.calls:
-                last_busy = time.monotonic()
-            if await self._drain.wait_for(Phase.FORCED, _LOOK_SECONDS):
-                return
 
     def _update_soon(self) -> None:
         task = asyncio.get_running_loop().create_task(self._update())

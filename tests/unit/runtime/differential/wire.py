@@ -52,9 +52,9 @@ def exchange(
 ) -> list[Exchange]:
     """Send a request's pieces `times` times on one connection, as long as that is kept; return what came back.
 
-    The server has read each piece before the next one is sent. After the last one, a probe shows whether the connection
-    was kept; with `half_close`, the client's side is closed instead, and the connection read to its end. `head`: the
-    request is HEAD, whose response has no body.
+    The server has read each piece before anything else is sent. After the last one, a probe shows whether the
+    connection was kept; with `half_close`, the client's side is closed instead, and the connection read to its end.
+    `head`: the request is HEAD, whose response has no body.
     """
     exchanges: list[Exchange] = []
     with socket.create_connection(("127.0.0.1", port), timeout=_SECONDS) as connection:
@@ -72,15 +72,15 @@ def _exchange(
 ) -> Exchange:
     responses: list[Response] = []
     try:
-        for number, piece in enumerate(pieces):
-            if number:
-                _wait_until_read(connection)
+        server = connection.getpeername()
+        for piece in pieces:
             connection.sendall(piece)
+            _wait_until_read(connection, server)
         if half_close:
             connection.shutdown(socket.SHUT_WR)
         else:
             connection.sendall(PROBE)
-    except (BrokenPipeError, ConnectionResetError):
+    except OSError:  # broken, reset, or not connected any more
         pass  # what came before the end is read below
     while True:
         try:
@@ -151,18 +151,17 @@ _SOCK_DIAG_BY_FAMILY = 20
 _ESTABLISHED = 1
 
 
-def _wait_until_read(connection: socket.socket) -> None:
+def _wait_until_read(connection: socket.socket, server: tuple[str, int]) -> None:
     """Wait until the server has read what was sent, so that what is sent next comes in another read."""
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_SOCK_DIAG) as netlink:
         end = time.monotonic() + _SECONDS
-        while _unread(netlink, connection):
+        while _unread(netlink, connection.getsockname(), server):
             assert time.monotonic() < end, "the server does not read"
             time.sleep(0.0002)
 
 
-def _unread(netlink: socket.socket, connection: socket.socket) -> bool:
+def _unread(netlink: socket.socket, client: tuple[str, int], server: tuple[str, int]) -> bool:
     """Whether the server has unread bytes of a connection; by sock_diag(7), which asks the kernel for one socket."""
-    client, server = connection.getsockname(), connection.getpeername()
     ports = struct.pack(">HH", server[1], client[1])
     addresses = b"".join(socket.inet_aton(address).ljust(16, b"\0") for address in (server[0], client[0]))
     body = struct.pack("=BBBBI", socket.AF_INET, socket.IPPROTO_TCP, 0, 0, 0xFFFFFFFF)
