@@ -12,7 +12,7 @@ from unit.runtime.rpc.ends.ends import end_under_load
 from unit.runtime.rpc.ends.environment import lowest_grpcio
 from unit.runtime.rpc.ends.server import MODES
 
-RUNS = int(os.environ.get("MODELYARD_SOAK_RUNS", "30"))
+RUNS = int(os.environ.get("MODELYARD_SOAK_RUNS", "10"))
 
 
 @pytest.mark.timeout(60 + 20 * RUNS)
