@@ -151,10 +151,12 @@ def _models(argument: str) -> Iterator[tuple[str, str]]:
 
 
 def _model_folders(path: Path) -> list[Path]:
-    """Return the folders of a folder that holds several and nothing else: each is a model."""
+    """Return the folders of a folder whose contents are several of them: each is a model."""
     if not path.is_dir():
         return []
-    entries = [entry for entry in sorted(path.iterdir()) if not entry.name.startswith(".")]
+    from modelyard_runtime.formats.detect import contents  # noqa: PLC0415 - see _serve
+
+    entries = contents(path)
     return entries if len(entries) > 1 and all(entry.is_dir() for entry in entries) else []
 
 

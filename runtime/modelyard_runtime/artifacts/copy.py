@@ -48,9 +48,10 @@ class Copied:
 def copy_tree(source: Path, boundary: Path | None, target: Path, budget: Budget) -> Copied:
     """Copy the file or folder `source` into the folder `target` (which must exist).
 
-    Links to files are copied as what they point to, as long as that lies inside the source (inside `boundary` for the
-    source itself, when given). Raises ArtifactNotFound, AccessDenied, UnsafeArtifact for links out, links to folders
-    and special files, LoadFailed over the budget.
+    Links to files are copied as the files they point to, as long as those lie inside the source (inside `boundary` for
+    the source itself, when given), or among the blobs of the Hugging Face cache whose snapshot it is. The `lost+found`
+    of a volume and the folders in which the kubelet keeps a ConfigMap (`..data`) are left out. Raises ArtifactNotFound,
+    AccessDenied, UnsafeArtifact for links out, links to folders and special files, LoadFailed over the budget.
     """
     try:
         root = source.resolve(strict=True)
@@ -61,7 +62,7 @@ def copy_tree(source: Path, boundary: Path | None, target: Path, budget: Budget)
             return Copied({source.name: sha256}, size, single=True)
         files: dict[str, str] = {}
         total = 0
-        for path in _walk(root, root):
+        for path in _walk(root, _Links(root)):
             relative = path.relative_to(root)
             (target / relative).parent.mkdir(parents=True, exist_ok=True)
             files[relative.as_posix()], size = _copy_file(path.resolve(strict=True), target / relative, budget)
@@ -94,23 +95,52 @@ def stream_to_file(chunks: Iterator[bytes], target: Path, budget: Budget) -> tup
     return digest.hexdigest(), size
 
 
-def _walk(folder: Path, root: Path) -> Iterator[Path]:
+class _Links:
+    """The rules for links in an artifact: where they may lead."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        """Resolved, and so are its parents."""
+        data = root / "..data"
+        self._kubelet = data.resolve() if data.is_symlink() else None
+        cache = next(
+            (folder.parent.parent for folder in (root, *root.parents) if folder.parent.name == "snapshots"), None
+        )
+        self._blobs = cache / "blobs" if cache is not None else None
+
+    def keeps(self, path: Path) -> bool:
+        """Whether an entry is part of the artifact, and not of the volume's own housekeeping."""
+        if path.parent != self.root:
+            return True
+        return not (path.name == "lost+found" or (self._kubelet is not None and path.name.startswith("..")))
+
+    def follow(self, path: Path) -> Path:
+        """Return the file that a link leads to, or a folder of a mounted ConfigMap. Raises UnsafeArtifact."""
+        real = path.resolve(strict=True)
+        shown = path.relative_to(self.root)
+        if not any(real.is_relative_to(folder) for folder in (self.root, self._blobs) if folder is not None):
+            raise UnsafeArtifact(f"{shown} is a link out of the artifact; copy the file itself there")
+        mounted = self._kubelet is not None and path.parent == self.root and real.is_relative_to(self._kubelet)
+        if not real.is_file() and not (mounted and real.is_dir()):
+            raise UnsafeArtifact(f"{shown} is a link to a folder; copy the folder itself there")
+        return real
+
+
+def _walk(folder: Path, links: _Links) -> Iterator[Path]:
     for entry in sorted(os.scandir(folder), key=lambda item: item.name):
         path = Path(entry.path)
+        if not links.keeps(path):
+            continue
         if any(ord(char) < 32 or char == "\\" for char in entry.name):
             # sha256sum escapes these, and then nobody could compute the digest by hand.
             raise UnsafeArtifact(f"the file name {entry.name!r} has a control character or backslash; rename it")
         if entry.is_symlink():
-            real = path.resolve(strict=True)
-            if not real.is_relative_to(root):
-                raise UnsafeArtifact(
-                    f"{path.relative_to(root)} is a link out of the artifact; copy the file itself there"
-                )
-            if not real.is_file():
-                raise UnsafeArtifact(f"{path.relative_to(root)} is a link to a folder; copy the folder itself there")
-            yield path
+            if links.follow(path).is_dir():
+                yield from _walk(path, links)
+            else:
+                yield path
         elif entry.is_dir():
-            yield from _walk(path, root)
+            yield from _walk(path, links)
         else:
             yield path
 

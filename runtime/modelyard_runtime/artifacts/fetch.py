@@ -18,7 +18,7 @@ from modelyard_runtime.artifacts.unpack import is_archive, unpack
 from modelyard_runtime.artifacts.uri import ArtifactURI, parse_uri
 from modelyard_runtime.contract import ANY_FORMAT, PVC_MOUNT, FetchReport
 from modelyard_runtime.errors import AccessDenied, LoadFailed, StartupFailure
-from modelyard_runtime.formats.detect import detect
+from modelyard_runtime.formats.detect import contents, detect, single_folder
 
 __all__ = ["MAX_BYTES", "fetch"]
 
@@ -58,7 +58,8 @@ def fetch(
             transfer = Transfer(Budget.of(max_bytes), environ, claim_root)
             single, actual, size = _receive(parsed, staging / _RECEIVED, transfer)
             check_digest(actual, digest, uri)
-            _unpack(staging, single, max_bytes)
+            archive = _archive(staging / _RECEIVED, single, format)
+            _unpack(staging, archive, max_bytes)
             if format != ANY_FORMAT:
                 format = detect(staging / ARTIFACT_DIR, format or "", allow_pickle=allow_pickle).format
             report = FetchReport(
@@ -85,12 +86,22 @@ def _receive(uri: ArtifactURI, target: Path, transfer: Transfer) -> tuple[str | 
     return None, digest_of_files(copied.files), copied.bytes
 
 
-def _unpack(staging: Path, single: str | None, max_bytes: int) -> None:
-    """Make `staging`/artifact: the unpacked archive, or what was received."""
+def _archive(received: Path, single: str | None, format: str | None) -> Path | None:
+    """Return the archive to unpack: a single file, or the one that is all a folder holds (not for another server)."""
+    if single is not None:
+        return received / single if is_archive(single) else None
+    if format == ANY_FORMAT:
+        return None
+    found = contents(single_folder(received))
+    return found[0] if len(found) == 1 and is_archive(found[0].name) and found[0].is_file() else None
+
+
+def _unpack(staging: Path, archive: Path | None, max_bytes: int) -> None:
+    """Make `staging`/artifact: the unpacked archive, or all that was received."""
     artifact = staging / ARTIFACT_DIR
-    if single is not None and is_archive(single):
+    if archive is not None:
         artifact.mkdir()
-        unpack(staging / _RECEIVED / single, artifact, Budget.of(max_bytes))
+        unpack(archive, artifact, Budget.of(max_bytes))
     else:
         (staging / _RECEIVED).rename(artifact)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,10 @@ from modelyard_runtime.contract import FORMATS
 from modelyard_runtime.errors import LoadFailed, UnknownFormat, UnsafeArtifact
 from modelyard_runtime.formats.format import ArtifactFile, Claim, Format, format_named
 
-__all__ = ["Detection", "detect", "single_folder"]
+__all__ = ["Detection", "contents", "detect", "single_folder"]
+
+_SYSTEM = frozenset({"__MACOSX", "lost+found", "Thumbs.db", "desktop.ini"})
+_DOCUMENT = re.compile(r"(readme|licen[cs]e|notice|changelog)(\.(txt|html|pdf))?|.*\.(md|rst)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -26,11 +30,11 @@ def detect(root: Path, wanted: str = "", *, allow_pickle: bool = False) -> Detec
     """Return the format of the files below `root`, and the file to load.
 
     The formats say which files are theirs (`Format.claim`); the strongest claim decides. A folder that holds nothing
-    but one folder counts as that one, as archives often have it. `wanted` is the format of the spec, empty to find
-    it. Raises UnsafeArtifact for what could run code and may not, UnknownFormat and LoadFailed with what to do.
+    but one folder (`contents`) counts as that one, as archives often have it. `wanted` is the format of the spec, empty
+    to find it. Raises UnsafeArtifact for what could run code and may not, UnknownFormat and LoadFailed with what to do.
     """
     folder = single_folder(root)
-    files = [ArtifactFile(path) for path in sorted(folder.iterdir()) if path.is_file()]
+    files = [ArtifactFile(path) for path in contents(folder) if path.is_file()]
     if wanted:
         format = format_named(wanted)
         claimed = _strongest(files, [format])
@@ -52,10 +56,23 @@ def detect(root: Path, wanted: str = "", *, allow_pickle: bool = False) -> Detec
     return Detection(format.name, path, allow_pickle)
 
 
+def contents(folder: Path) -> list[Path]:
+    """Return the files and folders of `folder` that can be a model, sorted.
+
+    Without hidden ones and those that systems and tools leave (`__MACOSX`, `._x`, `.DS_Store`, `lost+found`, a mounted
+    ConfigMap's `..data`, `.git`, `.cache`), and without documents such as README and LICENSE.
+    """
+    return sorted(
+        entry
+        for entry in folder.iterdir()
+        if not (entry.name.startswith(".") or entry.name in _SYSTEM or _DOCUMENT.fullmatch(entry.name))
+    )
+
+
 def single_folder(root: Path) -> Path:
-    """Go down while a folder holds nothing but one folder."""
+    """Go down while the `contents` of a folder are one folder."""
     while True:
-        entries = list(root.iterdir())
+        entries = contents(root)
         if len(entries) != 1 or not entries[0].is_dir():
             return root
         root = entries[0]

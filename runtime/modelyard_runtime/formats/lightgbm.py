@@ -21,7 +21,7 @@ from modelyard_runtime.formats.threads import library, thread_count
 
 __all__ = ["FORMAT", "LightgbmModel", "load"]
 
-_SUFFIXES = (".txt", ".lgb", ".lightgbm", ".model")
+_SUFFIXES = (".txt", ".lgb", ".lightgbm", ".model", ".bst")
 
 _BINARY = ("binary", "cross_entropy", "xentropy")
 _MULTI = ("multiclass", "multiclassova", "softmax", "ova", "ovr")

@@ -7,6 +7,7 @@ each, whatever the objective; else what `Booster.predict` gives. `probabilities`
 from __future__ import annotations
 
 import itertools
+import re
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -181,6 +182,10 @@ def _reason(exc: Exception) -> str:
 
 
 def _claim(file: ArtifactFile) -> Claim:
+    if file.suffix == ".bst":  # KServe's name; its older binary format is refused at load, with advice
+        return Claim.NONE if file.head.startswith(b"tree") else Claim.FILE
+    if file.suffix in (".model", ".xgb") and re.match(rb'\{(L.{8}learner|\s*"learner")', file.head, re.DOTALL):
+        return Claim.FILE
     if file.suffix == ".ubj" or (file.name == "model.json" and isinstance(file.json.get("learner"), dict)):
         return Claim.FILE
     return Claim.ANY_NAME if isinstance(file.json.get("learner"), dict) else Claim.NONE
