@@ -15,7 +15,7 @@ def fetch_to(options: argparse.Namespace, folder: str) -> int:
     """Fetch the artifact that the options name; return the exit code."""
     # Outside a pod nobody reads termination messages, and root would make the file.
     os.environ.setdefault(Env.TERMINATION_LOG, os.devnull)
-    arguments = [options.uri, "--to", folder]
+    arguments = [options.uri, "--to", folder, "--output", getattr(options, "output", "text")]
     for flag, value in (
         ("--digest", options.digest),
         ("--format", options.format),

@@ -79,6 +79,9 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: %(default)s)")
     serve.add_argument("--port", type=int, default=8080, help="the port to listen on (default: %(default)s)")
     serve.add_argument(
+        "--grpc-port", type=int, metavar="PORT", help="the port for gRPC (default: 9000, or any with another --port)"
+    )
+    serve.add_argument(
         "--workers", type=int, metavar="N", help="processes that serve as one, for more processors (default: 1)"
     )
     serve.add_argument("--watch", action="store_true", help="load files again when they change, without a gap")
@@ -86,13 +89,16 @@ def _parser() -> argparse.ArgumentParser:
         "--admin-token-file", metavar="FILE", help="holds the token with which models are changed over HTTP"
     )
 
+    output = ("-o", "--output")
+    serve.add_argument(*output, choices=("text", "json"), default="text", help="default: %(default)s")
+
     fetch = commands.add_parser("fetch", help="fetch a model's artifact into a folder, verified")
     fetch.add_argument("uri", metavar="URI", help="s3://, gs://, az://, hf://, oci://, https:// or file:///PATH")
     fetch.add_argument("--to", required=True, metavar="FOLDER", help="the folder to fill")
     fetch.add_argument("--format", help="the artifact's format (default: found from its files)")
     fetch.add_argument("--version", dest="model_version", help="the version (default: from the digest)")
     fetch.add_argument("--digest", help="sha256:<hex>; another content is refused")
-
+    fetch.add_argument(*output, choices=("text", "json"), default="text", help="default: %(default)s")
     fetch.add_argument("--allow-pickle", action="store_true", help="take formats that run the artifact's own code")
 
     commands.add_parser("operator", help="run the operator, as its image does (configured by MODELYARD_* variables)")

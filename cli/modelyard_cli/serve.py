@@ -8,6 +8,7 @@ import os
 import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
@@ -18,6 +19,8 @@ from modelyard_runtime.errors import SettingsError
 from modelyard_runtime.settings import Settings
 from modelyard_runtime.workers.supervisor import supervise
 from modelyard_runtime.workers.worker import Worker, read_models
+
+from modelyard_cli.output import as_json
 
 if TYPE_CHECKING:
     from modelyard_runtime.dataplane.registry import ServedModel
@@ -50,15 +53,16 @@ def run(options: argparse.Namespace) -> int:
         }
         for name, uri in named
     ]
-    print(f"modelyard: loading {', '.join(name for name, _ in named)} (Ctrl-C stops)", flush=True)
+    loading = f"modelyard: loading {', '.join(name for name, _ in named)} (Ctrl-C stops)"
+    print(loading, file=sys.stderr if options.output == "json" else sys.stdout, flush=True)
     if settings.workers > 1:
-        command = [sys.executable, "-m", "modelyard_cli.serve"]
+        command = [sys.executable, "-m", "modelyard_cli.serve", options.output]
         return supervise(settings, environ, command, prepare=lambda folder: _prepare(folder, models, settings, options))
-    return _serve(settings, models, watch=options.watch)
+    return _serve(settings, models, watch=options.watch, output=options.output)
 
 
 def _serve(
-    settings: Settings, models: Sequence[Mapping[str, Any]], *, watch: bool, worker: Worker | None = None
+    settings: Settings, models: Sequence[Mapping[str, Any]], *, watch: bool, output: str, worker: Worker | None = None
 ) -> int:
     limit_thread_pools(os.environ, available_cpus())
     from modelyard_runtime.dataplane.catalog import Source  # noqa: PLC0415 - numpy makes its thread pools at import
@@ -68,7 +72,8 @@ def _serve(
         Source(**{**model, "directory": Path(directory) if (directory := model.get("directory")) else None})
         for model in models
     ]
-    return serve(settings, sources, watch=watch, on_ready=_print_examples, worker=worker)
+    on_ready = partial(_print_json, settings) if output == "json" else _print_examples
+    return serve(settings, sources, watch=watch, on_ready=on_ready, worker=worker)
 
 
 def _worker() -> int:
@@ -78,7 +83,7 @@ def _worker() -> int:
         sys.exit("error: this is a part of `modelyard serve --workers`; run that")
     worker.end_with_supervisor()
     models, watch = read_models(worker.path)
-    return _serve(Settings.from_env(os.environ), models, watch=watch, worker=worker)
+    return _serve(Settings.from_env(os.environ), models, watch=watch, output=sys.argv[1], worker=worker)
 
 
 def _prepare(
@@ -108,6 +113,8 @@ def _environ(options: argparse.Namespace, name: str) -> dict[str, str]:
     environ[Env.MODEL_NAME] = name
     environ[Env.HOST] = options.host
     environ[Env.PORT] = str(options.port)
+    if options.grpc_port is not None:
+        environ[Env.GRPC_PORT] = str(options.grpc_port)
     if options.workers is not None:
         environ[Env.WORKERS] = str(options.workers)
     if options.allow_pickle:
@@ -173,10 +180,28 @@ def _name_of(path: str) -> str:
 def _print_examples(url: str, served: Sequence[ServedModel]) -> None:
     """Print a command for each model that can be pasted and answers."""
     for model in served:
-        body: dict[str, Any] = {"model_name": model.name} if len(served) > 1 else {}
-        body["features"] = _example(model)
-        command = f"curl -s {url}/predict -d {shlex.quote(json.dumps(body, ensure_ascii=False))}"
-        print(f"modelyard: {model.name} is ready; try\n  {command}", flush=True)
+        body = shlex.quote(json.dumps(_body(model, served), ensure_ascii=False))
+        print(f"modelyard: {model.name} is ready; try\n  curl -s {url}/predict -d {body}", flush=True)
+
+
+def _print_json(settings: Settings, url: str, served: Sequence[ServedModel]) -> None:
+    """Print one JSON object: where the server answers, and each model with the body of a request to `/predict`."""
+    models = [
+        {
+            "name": model.name,
+            "version": model.version,
+            "format": model.format,
+            "digest": model.digest,
+            "example": _body(model, served),
+        }
+        for model in served
+    ]
+    print(as_json({"url": url, "grpcPort": settings.grpc_port or None, "models": models}), flush=True)
+
+
+def _body(model: ServedModel, served: Sequence[ServedModel]) -> dict[str, Any]:
+    """Return the body of a request to `/predict` that the model answers."""
+    return ({"model_name": model.name} if len(served) > 1 else {}) | {"features": _example(model)}
 
 
 def _example(served: ServedModel) -> Any:

@@ -36,6 +36,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except MemoryError:
         return _fail(OutOfMemory("the artifact needs more memory than the init container may use").failure, log)
     write_termination_message(report, log)
+    if options.output == "json":
+        print(report.to_json())
+        return 0
     print(
         f"modelyard: fetched {report.uri}: {report.format} {report.version}, {report.bytes} bytes, {report.digest}",
         file=sys.stderr,
@@ -59,6 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--format", default=None, help="default: found from the files; any: for another server")
     parser.add_argument("--version", default=None, help="default: the first 12 hex digits of the digest")
     parser.add_argument("--allow-pickle", action="store_true", help="take formats that run the artifact's own code")
+    parser.add_argument("--output", choices=("text", "json"), default="text", help="default: %(default)s")
     parser.add_argument("--claim-root", type=Path, default=Path(PVC_MOUNT), help="where the claim of a pvc:// uri is")
     return parser
 

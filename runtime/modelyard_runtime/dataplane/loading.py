@@ -39,8 +39,10 @@ def load_served(
     """
     start = clock()
     root = directory / ARTIFACT_DIR
+    _check_reachable("name", name)
     try:
         report = read_report(directory)
+        _check_reachable("version", version or report.version)
         _check_there(root)
         found = detect(root, format or report.format, allow_pickle=allow_pickle)
         model = load_model(found, batchable=batchable)
@@ -62,6 +64,21 @@ def load_served(
         model=model,
     )
     return served, clock() - start
+
+
+def _check_reachable(part: str, text: str) -> None:
+    """Refuse a name or version that requests can't give on every route. Raises LoadFailed.
+
+    Routers and clients resolve `.` and `..`, and decode `%2F` to a slash; `stats` and `:predict` are routes of ours.
+    """
+    unsafe = any(ord(char) < 32 or 0x7F <= ord(char) < 0xA0 or 0xD800 <= ord(char) < 0xE000 for char in text)
+    route = part == "name" and (text == "stats" or text.endswith(":predict"))
+    if unsafe or route or "/" in text or text in ("", ".", ".."):
+        also = ", and neither is `stats` nor ends with `:predict`" if part == "name" else ""
+        raise LoadFailed(
+            f"requests could not reach a model of the {part} {text[:100]!r}: give one that is not empty, '.' or '..', "
+            f"and holds no slash and no control character{also}"
+        )
 
 
 def warm_up(model: Model, requests: int = 1) -> None:

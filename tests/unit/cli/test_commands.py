@@ -75,6 +75,16 @@ def test_fetch_fills_a_folder(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "out" / "artifact.json").read_text())["version"] == "7"
 
 
+def test_fetch_prints_its_report_as_json(tmp_path: Path) -> None:
+    """The same as in artifact.json, and nothing else."""
+    model = tmp_path / "model.json"
+    model.write_text(json.dumps({"type": "linear", "weights": [1, 2], "bias": 0}))
+
+    done = run("fetch", f"file://{model}", "--to", str(tmp_path / "out"), "--output", "json")
+
+    assert json.loads(done.stdout) == json.loads((tmp_path / "out" / "artifact.json").read_text())
+
+
 def test_fetch_says_what_is_wrong(tmp_path: Path) -> None:
     """In one line, with exit code 1."""
     done = run("fetch", f"file://{tmp_path}/nothing", "--to", str(tmp_path / "out"))

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 from modelyard_local.addresses import AddressBlock
 from waiting import eventually
@@ -251,3 +253,24 @@ def test_a_model_that_is_not_there_ends_with_a_reason(workers: str, tmp_path: Pa
     assert done.returncode == 1
     assert "ArtifactNotFound: " in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_output_as_json_says_where_the_server_answers(tmp_path: Path) -> None:
+    model = tmp_path / "model.json"
+    model.write_text(json.dumps({"type": "linear", "weights": [1, 2], "bias": 0}))
+    name = "a b:c%2Fd"
+
+    with serving(str(model), "--name", name, "--grpc-port", "9123", "--output", "json") as server:
+        lines = [server.line("{")]
+        while lines[-1] != "}\n":
+            lines.append(server.lines.get(timeout=100))
+        told = json.loads("".join(lines))
+        path = urllib.parse.quote(name, safe="")
+
+        assert (told["url"], told["grpcPort"]) == (server.url, 9123)
+        assert [(served["name"], served["format"]) for served in told["models"]] == [(name, "linear")]
+        assert server.ask("/predict", told["models"][0]["example"])["prediction"] == 0
+        for route in (f"/models/{path}", f"/v1/models/{path}", f"/v2/models/{path}/ready", f"/v2/models/{path}/stats"):
+            server.ask(route, method="GET")
+        with grpc.insecure_channel(f"{server.url.removeprefix('http://').removesuffix(':8080')}:9123") as channel:
+            grpc.channel_ready_future(channel).result(timeout=60)
