@@ -4,7 +4,8 @@ gRPC's own stop sends GOAWAY and takes no more calls in the same moment: those t
 CANCELLED (grpc/grpc issues 24237 and 41785). HTTP/2 (RFC 9113, 6.8) asks for a first GOAWAY that names the largest of
 all streams, after which a server goes on taking what comes until the client has seen it. gRPC sends that one only to
 connections of a great age, and has no call for it. So we send it ourselves: 17 bytes on the connection's own socket.
-Nothing else loses no call: tests/soak/test_grpc_stop.py has the other ways, and what each of them loses.
+Of the other ways (tests/soak/test_grpc_stop.py, docs/serving.md), one alone loses no call of clients without health
+checks: connections that live for less than the drain delay, which would all be made anew every few seconds.
 
 Nothing may be half written then. Answers are held for a moment, and a connection on which something is on its way
 still is left to gRPC's stop; what gRPC writes by itself meanwhile is small, and goes out in one piece.
