@@ -89,10 +89,7 @@ class Controller:
             key = Key(kind, namespace, name)
             self._remember(key, obj, deleted=deleted)
             self.queue.add(key)
-            if kind == "ModelDeployment":
-                for test, models in self._tests_of.items():
-                    if key in models:
-                        self.queue.add(test)
+            self._wake_tests(key)
             return
         # By label rather than by owner: between a pod and its custom resource stand a ReplicaSet and a Deployment. A
         # label that lies costs one reconcile that changes nothing.
@@ -122,6 +119,12 @@ class Controller:
         names = {variant.get("modelDeployment", "") for variant in variants}
         self._tests_of[key] = frozenset(Key("ModelDeployment", key.namespace, name) for name in names)
 
+    def _wake_tests(self, model: Key) -> None:
+        """Reconcile the ABTests that name a ModelDeployment."""
+        for test, models in self._tests_of.items():
+            if model in models:
+                self.queue.add(test)
+
     async def _work(self, key: Key) -> float | None:
         started = time.monotonic()
         try:
@@ -135,6 +138,8 @@ class Controller:
             self._log.exception("%s: this is a fault of the operator; trying again", key)
             raise
         self._report(key, "ok", started)
+        # No event need tell of a status that was just written here: the store has it from the answer already.
+        self._wake_tests(key)
         return after
 
     async def _reconcile(self, key: Key) -> float | None:
