@@ -159,10 +159,11 @@ def fetch_objects(storage: ObjectStorage, uri: ArtifactURI, target: Path, transf
     bucket = _open(storage, uri, transfer.environ)
     key = str(uri.path)
     whole = _head(bucket, key, transfer)
-    if whole is not None:
+    # An empty object can stand for a folder, as in Azure's hierarchical namespaces.
+    listed = {} if whole is not None and whole["size"] else transfer.retry(uri.text, lambda: _list(bucket, key))
+    if whole is not None and not listed:
         sha256, size = _receive(bucket, whole, target / uri.name, transfer)
         return Copied({uri.name: sha256}, size, single=True)
-    listed = transfer.retry(uri.text, lambda: _list(bucket, key))
     if not listed:
         raise ArtifactNotFound(
             f"{bucket.holder} has neither an object {key!r} nor any below {key + '/'!r}; check the uri and that the "
@@ -181,7 +182,15 @@ def fetch_objects(storage: ObjectStorage, uri: ArtifactURI, target: Path, transf
                 f"{bucket.holder} has both an object and a folder at {meta['path']!r}; remove one"
             ) from None
         total += size
+    # An object that came, went or changed meanwhile: what was fetched was there at no single moment.
+    after = transfer.retry(uri.text, lambda: _list(bucket, key))
+    if _versions(after) != _versions(listed):
+        raise bucket.changed(key)
     return Copied(files, total, single=False)
+
+
+def _versions(listed: Mapping[str, ObjectMeta]) -> dict[str, tuple[int, str | None]]:
+    return {name: (meta["size"], meta["e_tag"]) for name, meta in listed.items()}
 
 
 def _open(storage: ObjectStorage, uri: ArtifactURI, environ: Mapping[str, str]) -> _Bucket:

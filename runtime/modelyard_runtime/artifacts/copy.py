@@ -1,4 +1,4 @@
-"""Copy an artifact from a file system: every file hashed as it is copied, no link followed out of the source."""
+"""Copy an artifact from a file system: every file hashed as it is copied, no link followed out of it."""
 
 from __future__ import annotations
 
@@ -48,24 +48,27 @@ class Copied:
 def copy_tree(source: Path, boundary: Path | None, target: Path, budget: Budget) -> Copied:
     """Copy the file or folder `source` into the folder `target` (which must exist).
 
-    Links to files are copied as the files they point to, as long as those lie inside the source (inside `boundary` for
-    the source itself, when given), or among the blobs of the Hugging Face cache whose snapshot it is. The `lost+found`
-    of a volume and the folders in which the kubelet keeps a ConfigMap (`..data`) are left out. Raises ArtifactNotFound,
-    AccessDenied, UnsafeArtifact for links out, links to folders and special files, LoadFailed over the budget.
+    Links to files are copied as the files they point to, as long as those lie inside the source, inside `boundary`
+    (the volume that was named) where it is given, or among the blobs of the Hugging Face cache whose snapshot it is.
+    The `lost+found` of a volume and the folders in which the kubelet keeps a ConfigMap (`..data`) are left out. Raises
+    ArtifactNotFound, AccessDenied, UnsafeArtifact for links out, links to folders and special files, LoadFailed over
+    the budget or where a file changes while it is copied.
     """
     try:
         root = source.resolve(strict=True)
-        if boundary is not None and not root.is_relative_to(boundary.resolve(strict=True)):
+        volume = None if boundary is None else boundary.resolve(strict=True)
+        if volume is not None and not root.is_relative_to(volume):
             raise UnsafeArtifact(f"{source} is a link out of {boundary}; put the files themselves there")
         if root.is_file():
             sha256, size = _copy_file(root, target / source.name, budget)
             return Copied({source.name: sha256}, size, single=True)
         files: dict[str, str] = {}
         total = 0
-        for path in _walk(root, _Links(root)):
+        links = _Links(root, volume)
+        for path in _walk(root, links):
             relative = path.relative_to(root)
             (target / relative).parent.mkdir(parents=True, exist_ok=True)
-            files[relative.as_posix()], size = _copy_file(path.resolve(strict=True), target / relative, budget)
+            files[relative.as_posix()], size = _copy_file(links.resolve(path), target / relative, budget)
             total += size
     except (FileNotFoundError, NotADirectoryError) as exc:
         if isinstance(exc, ArtifactNotFound):
@@ -98,7 +101,8 @@ def stream_to_file(chunks: Iterator[bytes], target: Path, budget: Budget) -> tup
 class _Links:
     """The rules for links in an artifact: where they may lead."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, volume: Path | None) -> None:
+        self._volume = volume
         self.root = root
         """Resolved, and so are its parents."""
         data = root / "..data"
@@ -114,15 +118,21 @@ class _Links:
             return True
         return not (path.name == "lost+found" or (self._kubelet is not None and path.name.startswith("..")))
 
+    def resolve(self, path: Path) -> Path:
+        """Return the place that a path leads to through links. Raises UnsafeArtifact for one out of the artifact."""
+        real = path.resolve(strict=True)
+        if not any(real.is_relative_to(folder) for folder in (self.root, self._volume, self._blobs) if folder):
+            raise UnsafeArtifact(
+                f"{path.relative_to(self.root)} is a link out of the artifact; copy the file itself there"
+            )
+        return real
+
     def follow(self, path: Path) -> Path:
         """Return the file that a link leads to, or a folder of a mounted ConfigMap. Raises UnsafeArtifact."""
-        real = path.resolve(strict=True)
-        shown = path.relative_to(self.root)
-        if not any(real.is_relative_to(folder) for folder in (self.root, self._blobs) if folder is not None):
-            raise UnsafeArtifact(f"{shown} is a link out of the artifact; copy the file itself there")
+        real = self.resolve(path)
         mounted = self._kubelet is not None and path.parent == self.root and real.is_relative_to(self._kubelet)
         if not real.is_file() and not (mounted and real.is_dir()):
-            raise UnsafeArtifact(f"{shown} is a link to a folder; copy the folder itself there")
+            raise UnsafeArtifact(f"{path.relative_to(self.root)} is a link to a folder; copy the folder itself there")
         return real
 
 
@@ -150,6 +160,13 @@ def _copy_file(source: Path, target: Path, budget: Budget) -> tuple[str, int]:
     # O_NONBLOCK: opening a FIFO would wait for a writer for ever.
     handle = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     with os.fdopen(handle, "rb") as file:
-        if not stat.S_ISREG(os.fstat(handle).st_mode):
+        before = os.fstat(handle)
+        if not stat.S_ISREG(before.st_mode):
             raise UnsafeArtifact(f"{source.name} is neither a file nor a folder; take it out of the artifact")
-        return stream_to_file(iter(lambda: file.read(_CHUNK), b""), target, budget)
+        if os.readlink(f"/proc/self/fd/{handle}") != str(source):
+            raise UnsafeArtifact(f"{source.name} was moved or made a link while it was copied; try again")
+        copied = stream_to_file(iter(lambda: file.read(_CHUNK), b""), target, budget)
+        after = os.fstat(handle)
+        if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns) or copied[1] != after.st_size:
+            raise LoadFailed(f"{source.name} was changed while it was copied; try again once it is complete")
+        return copied

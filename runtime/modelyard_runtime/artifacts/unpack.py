@@ -5,14 +5,13 @@ from __future__ import annotations
 import bz2
 import gzip
 import lzma
-import shutil
 import stat
 import struct
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Set
+from contextlib import contextmanager, suppress
 from io import BufferedIOBase
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
@@ -55,6 +54,7 @@ def unpack_layer(layer: Path, target: Path, budget: Budget, *, name: str, below:
     `below`: a folder of the tar; only what it holds is taken, without that folder in its path, and deletions that a
     container image's layer notes there (`.wh.`) are done. Raises as `unpack` does.
     """
+    added: set[Path] = set()
     with _explained(name), _plain(layer) as plain:
         for count, (tar, member) in enumerate(_members(name, plain)):
             inside = PurePosixPath(member.name)
@@ -62,28 +62,35 @@ def unpack_layer(layer: Path, target: Path, budget: Budget, *, name: str, below:
                 continue
             path = safe_path(name, str(inside.relative_to(below)) if below else member.name, count)
             if below and path.name.startswith(_WHITEOUT):
-                _white_out(target / path)
+                _white_out(target / path, added)
             elif member.isdir():
                 (target / path).mkdir(parents=True, exist_ok=True)
             elif member.isreg() and (file := tar.extractfile(member)) is not None:
                 if below:
                     (target / path).unlink(missing_ok=True)
                 _write(file, target / path, budget)
+                added.add(target / path)
             else:
                 raise UnsafeArtifact(f"{name} holds {member.name!r}, a link or special file; pack plain files only")
 
 
-def _white_out(mark: Path) -> None:
-    """Remove what an earlier layer put there: one entry, or all of a folder's (the OCI image layer specification)."""
+def _white_out(mark: Path, added: Set[Path]) -> None:
+    """Remove what earlier layers put there: one entry, or all of a folder's (the OCI image layer specification).
+
+    The files that this layer `added` stay: a mark may come after them, and speaks of lower layers only.
+    """
     if mark.name == _OPAQUE:
         gone = list(mark.parent.iterdir()) if mark.parent.is_dir() else []
     else:
         gone = [mark.with_name(mark.name.removeprefix(_WHITEOUT))]
     for path in gone:
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
+        below = sorted(path.rglob("*"), reverse=True) if path.is_dir() else []  # what a folder holds before itself
+        for entry in (*below, path):
+            if entry.is_dir():
+                with suppress(OSError):  # a file that this layer added is in it
+                    entry.rmdir()
+            elif entry not in added:
+                entry.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -110,6 +110,11 @@ class Web:
                     raise Transient("the server can't go on where the connection broke")
                 if response.status not in (200, 206):
                     return answer
+                if response.status == 206 and validator and _validator(response.headers) not in ("", validator):
+                    # It ignores If-Range: the rest of another file would be appended to this one's beginning.
+                    incoming.restart()
+                    validator = ""
+                    raise Transient("the file was changed while it was fetched")
                 if not (response.status == 206 and _begins_at(response.headers, incoming.size)):
                     if response.status == 206 or incoming.size:
                         incoming.restart()

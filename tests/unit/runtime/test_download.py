@@ -161,6 +161,17 @@ def test_another_part_than_asked_for_begins_anew(odd: Any, site: Site, tmp_path:
     assert (tmp_path / "model.json").read_bytes() == MODEL
 
 
+def test_the_rest_of_another_version_is_not_appended(site: Site, tmp_path: Path) -> None:
+    """Some caches ignore If-Range."""
+    begun = (200, {"Content-Length": str(len(MODEL)), "ETag": '"v1"'}, b"x" * HALF)
+    rest = (206, {"Content-Range": f"bytes {HALF}-{len(MODEL) - 1}/{len(MODEL)}", "ETag": '"v2"'}, MODEL[HALF:])
+    site.answers = [begun, rest, (200, {"ETag": '"v2"'}, MODEL)]
+
+    site.download(tmp_path)
+
+    assert (tmp_path / "model.json").read_bytes() == MODEL
+
+
 def test_a_signature_in_the_query_is_not_shown(site: Site, tmp_path: Path) -> None:
     site.answers = [(403, {}, b"")]
 

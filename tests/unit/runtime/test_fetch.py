@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from modelyard_runtime.artifacts.copy import Budget, copy_tree
 from modelyard_runtime.artifacts.fetch import fetch
 from modelyard_runtime.contract import FetchReport
 from modelyard_runtime.errors import (
@@ -285,6 +286,49 @@ def test_another_format_than_asked_for_is_refused(wanted: str, advice: str, sour
         fetch(source.as_uri(), tmp_path / "volume", format=wanted)
 
     assert advice in caught.value.message
+
+
+def test_links_are_followed_within_a_claim(tmp_path: Path) -> None:
+    write_model(tmp_path / "claim" / "shared", LOGISTIC)
+    (tmp_path / "claim" / "churn").mkdir()
+    (tmp_path / "claim" / "churn" / "model.json").symlink_to("../shared/model.json")
+
+    report = fetch("pvc://models/churn", tmp_path / "volume", claim_root=tmp_path / "claim")
+
+    assert report.format == "logistic"
+    with pytest.raises(UnsafeArtifact, match="link out of the artifact"):
+        fetch((tmp_path / "claim" / "churn").as_uri(), tmp_path / "other")
+
+
+def test_a_file_that_changes_while_it_is_copied_is_refused(source: Path, tmp_path: Path) -> None:
+    size = (source / "model.json").stat().st_size
+
+    class Writing(Budget):
+        def take(self, count: int) -> None:
+            if (source / "model.json").stat().st_size == size:
+                with (source / "model.json").open("ab") as file:
+                    file.write(b" ")
+
+    (tmp_path / "target").mkdir()
+
+    with pytest.raises(LoadFailed, match="was changed while it was copied"):
+        copy_tree(source, None, tmp_path / "target", Writing.of(10**6))
+
+
+def test_a_folder_that_becomes_a_link_while_it_is_copied_leads_nowhere(source: Path, tmp_path: Path) -> None:
+    write_model(source / "weights", LOGISTIC)
+    write_model(tmp_path / "elsewhere", LOGISTIC)
+
+    class Moving(Budget):
+        def take(self, count: int) -> None:
+            if not (source / "weights").is_symlink():
+                (source / "weights").rename(tmp_path / "before")
+                (source / "weights").symlink_to(tmp_path / "elsewhere")
+
+    (tmp_path / "target").mkdir()
+
+    with pytest.raises(UnsafeArtifact, match="link out of the artifact"):
+        copy_tree(source, None, tmp_path / "target", Moving.of(10**6))
 
 
 def test_a_claim_is_not_left_by_a_link(tmp_path: Path) -> None:

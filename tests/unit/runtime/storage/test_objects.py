@@ -10,6 +10,7 @@ import sys
 import urllib.parse
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import obstore
 import pytest
@@ -184,6 +185,31 @@ def test_an_object_that_changes_meanwhile_is_not_mixed_with_the_old_one(
 
     with pytest.raises(LoadFailed, match="was changed while it was fetched"):
         fetch(uri(server, "changed/model.json"), tmp_path)
+
+
+def test_a_prefix_that_changes_meanwhile_is_refused(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(server, {"grows/model.json": MODEL})
+    get = obstore.get
+
+    def uploading(*args: Any, **kwargs: Any) -> Any:
+        put(server, {"grows/late.bin": b"late"})
+        return get(*args, **kwargs)
+
+    monkeypatch.setattr(obstore, "get", uploading)
+
+    with pytest.raises(LoadFailed, match="was changed while it was fetched"):
+        fetch(uri(server, "grows"), tmp_path)
+
+
+@pytest.mark.parametrize("server", ["gs", "az"], indirect=True)  # the S3 server here keeps objects as files
+def test_an_empty_object_can_stand_for_a_folder(server: Server, tmp_path: Path) -> None:
+    put(server, {"stub": b"", "stub/model.json": MODEL})
+
+    fetch(uri(server, "stub"), tmp_path)
+
+    assert files_of(tmp_path / "artifact") == {"model.json": MODEL}
 
 
 def test_errors_of_the_server_are_retried(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -112,6 +112,21 @@ def test_of_an_image_the_folder_models_arrives_layer_over_layer(push: Pusher, re
     assert files_of(tmp_path / "artifact") == {"model.json": MODEL, "old/c": b"c"}
 
 
+def test_of_an_image_a_deletion_spares_what_its_own_layer_adds(push: Pusher, registry: Server, tmp_path: Path) -> None:
+    base: dict[str, bytes | str] = {"models/old/a": b"", "models/old/deep/b": b"", "models/model.json": b"old"}
+    change: dict[str, bytes | str] = {
+        "models/old/c": b"c",
+        "models/old/.wh..wh..opq": b"",
+        "models/model.json": MODEL,
+        "models/.wh.model.json": b"",
+    }
+    push.image("car", "2", tar_layer(base), tar_layer(change))
+
+    fetch(f"oci://127.0.0.1:{registry.port}/car:2", tmp_path)
+
+    assert files_of(tmp_path / "artifact") == {"model.json": MODEL, "old/c": b"c"}
+
+
 def test_of_an_index_the_manifest_for_this_machine_counts(push: Pusher, registry: Server, tmp_path: Path) -> None:
     here = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
     mine = push.image("many", "mine", tar_layer({"models/model.json": MODEL}))
