@@ -94,7 +94,7 @@ class Credentials(Spec):
 
 
 class Parameters(Spec):
-    """What the artifact's author knows of the model, and its format can't."""
+    """The author's knowledge of a model that its format can't have."""
 
     batchable: bool | None = Field(
         None,

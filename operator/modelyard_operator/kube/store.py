@@ -1,4 +1,4 @@
-"""What the watches delivered, so that reconcile reads it here and asks the API server for nothing.
+"""The store of objects that the watches delivered, so that reconcile reads it here and asks the API server for nothing.
 
 Objects are kept as JSON text and without what nobody reads: a tenth of the memory of dicts, and every reader gets a
 copy of its own.

@@ -64,7 +64,7 @@ class Upstream:
     port: int
     timeout_seconds: float
     health_path: str | None = PATH_READY
-    """What is asked for the health of a pod; None: whether the port is open."""
+    """The path that is asked for the health of a pod; None: whether the port is open."""
 
 
 @dataclass(frozen=True, slots=True)

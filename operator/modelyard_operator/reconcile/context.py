@@ -1,4 +1,4 @@
-"""What every reconcile works with."""
+"""The context that every reconcile works with."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What router pods say that Envoy has acknowledged: asked beside the queue, since a pod that hangs holds who waits."""
+"""The states of router pods: asked beside the queue, since a pod that hangs holds who waits."""
 
 from __future__ import annotations
 

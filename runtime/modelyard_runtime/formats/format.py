@@ -102,7 +102,7 @@ class Format:
     extra: str = ""
     """The extra of the distribution that brings its library; empty: none is needed."""
     prediction: str
-    """What it predicts, for the docs."""
+    """The tasks of its models, for the docs."""
     probabilities: str = ""
     """For which models it has probabilities, for the docs."""
     rows: str
