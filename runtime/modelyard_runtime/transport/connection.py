@@ -98,7 +98,7 @@ class Connection(HttpToolsProtocol):
         if self._refused:
             return
         self._unset_keepalive_if_required()
-        if self._unparsed:
+        if self._unparsed or self.pipeline:
             self._unparsed += data
             self.flow.pause_reading()
         else:
@@ -195,11 +195,13 @@ class Connection(HttpToolsProtocol):
         self._idle_since = self.loop.time()
         if self._unparsed:
             self.flow.pause_reading()
+            # Also where one is being answered: what waits may be the rest of its body.
+            if not self.pipeline:
+                self.loop.call_soon(self._parse_rest)
+            return
         if self._answering or self.transport.is_closing():
             return
-        if self._unparsed:
-            self.loop.call_soon(self._parse_rest)
-        elif self._refused:
+        if self._refused:
             self._write_refusal()
         elif self._half_closed:
             self.transport.close()

@@ -12,6 +12,7 @@ from unit.runtime.differential.wire import exchange, post
 BODY = '{"model_name":"ident","features":[1,2,3,4]}'
 GOOD = post("/predict", BODY)
 OTHER = post("/predict", '{"model_name":"ident","features":[5,6,7,8]}')
+LONG = post("/predict", f'{{"model_name":"ident","features":[1,2,3,4]{" " * 60_000}}}')
 SLOW = post("/predict", '{"model_name":"slow","features":[1,2,3,0.05]}')
 TENSOR = '{"inputs":[{"name":"features","shape":[1,4],"datatype":"FP64","data":[1,2,3,4]}]}'
 INFER = post("/v2/models/ident/infer", TENSOR)
@@ -179,6 +180,8 @@ def test_a_path_is_the_same_however_the_body_comes(ways: Ways, target: str, body
         pytest.param([GOOD, CLOSE, OTHER], (200, 200), "closed", id="good, close, good"),
         pytest.param([SLOW, GOOD], (200, 200), "kept", id="slow, good"),
         pytest.param([SLOW, GOOD, SLOW, OTHER], (200,) * 4, "kept", id="slow, good, slow, good"),
+        pytest.param([SLOW, LONG, OTHER], (200,) * 3, "kept", id="slow, long, good"),
+        pytest.param([SLOW, GOOD, LONG, OTHER], (200,) * 4, "kept", id="slow, good, long, good"),
         pytest.param([SLOW, INVALID], (200, 400), "closed", id="slow, invalid"),
         pytest.param([SLOW, GOOD, INVALID], (200, 200, 400), "closed", id="slow, good, invalid"),
         pytest.param([SLOW, WRONG, GET], (200, 400, 200), "kept", id="slow, wrong, GET"),
